@@ -1,0 +1,1 @@
+"""The maths of diffusion over any denoiser and a diffusers scheduler."""

@@ -1,0 +1,53 @@
+"""The exception tree. Every error that DreamHead raises on purpose derives from DreamheadError.
+
+* DreamheadError
+  x ConfigError          a setting is unknown, missing or out of range
+  x ManifestError        the whole manifest is refused (not one row of it)
+  x InputError           one job's input can't be used; the job fails, the others go on
+    - NoFaceError        no usable face in the whole video
+    - MediaError         a file can't be probed, decoded, encoded or muxed
+  x StorageError         a uri can't be read, listed or published
+  x CheckpointError      a checkpoint directory is incomplete or its digests don't match
+    - WeightsUnavailableError  others' weights are neither given, nor installed, nor downloadable
+  x ClusterError         the pools don't fit the cluster, or the run made no progress
+"""
+
+
+class DreamheadError(Exception):
+    """Base of every deliberate error; its message is one line that a user can act on."""
+
+
+class ConfigError(DreamheadError):
+    """A setting is unknown, missing or out of range."""
+
+
+class ManifestError(DreamheadError):
+    """The manifest as a whole is refused: unreadable, a required column missing, outputs that collide."""
+
+
+class InputError(DreamheadError):
+    """One job's input can't be used; names what, where and what is allowed."""
+
+
+class NoFaceError(InputError):
+    """No usable face in the whole video."""
+
+
+class MediaError(InputError):
+    """A media file can't be probed, decoded, encoded or muxed."""
+
+
+class StorageError(DreamheadError):
+    """A uri can't be read, listed or published."""
+
+
+class CheckpointError(DreamheadError):
+    """A checkpoint directory is incomplete, of another kind, or its digests don't match."""
+
+
+class WeightsUnavailableError(CheckpointError):
+    """Others' weights are neither given by path, nor installed, nor downloadable."""
+
+
+class ClusterError(DreamheadError):
+    """The pools don't fit the cluster, or the run made no progress."""

@@ -1,0 +1,1 @@
+"""Detection, canonical pose, crops, landmark images, masks and paste back."""

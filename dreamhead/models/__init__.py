@@ -1,0 +1,1 @@
+"""Networks only: nn.Modules that know nothing of schedules, files or Ray."""

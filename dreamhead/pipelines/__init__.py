@@ -1,0 +1,1 @@
+"""Inference on one device: arrays in, arrays out; no Ray, no file paths."""

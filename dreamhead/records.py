@@ -1,0 +1,218 @@
+"""The records that travel between rooms, and the pyarrow schema of every stored row."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from enum import IntEnum
+from fractions import Fraction
+from typing import Literal, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+LongerAudio = Literal["error", "trim", "freeze", "pingpong"]
+
+
+class Route(IntEnum):
+    """What happens to one frame, and why."""
+
+    DUB = 0
+    NO_FACE = 1
+    FACE_TOO_SMALL = 2
+    TURNED_AWAY = 3
+    OUTSIDE_SEGMENTS = 4
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VideoInfo:
+    """What a video's container says, and the times of the frames that a player shows."""
+
+    uri: str
+    width: int
+    """Pixels as coded, before rotation."""
+    height: int
+    """Pixels as coded, before rotation."""
+    rotation: int
+    """Degrees, counter-clockwise, that a player turns the picture by: 0, 90, 180 or 270."""
+    sample_aspect_ratio: Fraction
+    average_rate: Fraction
+    """Frames per second, averaged."""
+    time_base: Fraction
+    """Seconds per tick of `pts`."""
+    pts: NDArray[np.int64]
+    """(T,) presentation times in ticks, ascending: one for each frame shown, edit lists applied."""
+    end_pts: int
+    """Presentation time at which the last frame ends, in ticks."""
+    color: tuple[int, int, int, int]
+    """FFmpeg's numbers of primaries, transfer, matrix (colorspace) and range."""
+    has_audio: bool
+    is_still: bool = False
+    """A picture file: one frame, held for as long as the speech lasts."""
+
+    @property
+    def frame_count(self) -> int:
+        """Frames shown."""
+        return len(self.pts)
+
+    @property
+    def times_s(self) -> NDArray[np.float64]:
+        """(T,) seconds at which each frame is shown, from the first frame."""
+        return (self.pts - self.pts[0]) * float(self.time_base)
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from the first frame to the end of the last."""
+        return float((self.end_pts - int(self.pts[0])) * self.time_base)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of the timeline that is dubbed, in seconds."""
+
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One checked row of a manifest: every uri is absolute."""
+
+    job_id: str
+    row: int
+    """Index of the row in the manifest."""
+    video_uri: str
+    audio_uri: str
+    output_uri: str
+    seed: int = 0
+    segments: tuple[Segment, ...] = ()
+    """Only these are dubbed; empty means everything."""
+    face: str = "largest"
+    """`largest`, `point:x,y@t` or `box:x0,y0,x1,y1@t` (pixels as shown, seconds)."""
+    on_longer_audio: LongerAudio = "trim"
+    language: str = ""
+    consent_id: str = ""
+    extra: dict[str, str] = field(default_factory=dict)
+    """The manifest's other columns, as JSON, ridden through to the results."""
+
+    def to_json(self) -> str:
+        """One line that `from_json` reads back."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote."""
+        values = json.loads(text)
+        values["segments"] = tuple(Segment(**segment) for segment in values["segments"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A stretch of frames that one analyse task walks: [start, stop) of the output's timeline."""
+
+    job: Job
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """What travels between the stages: kilobytes, never frames. [start, stop) in frames, inside one shot."""
+
+    job: Job
+    start: int
+    stop: int
+    shot_start: int
+    shot_stop: int
+    span_stop: int
+    """End of the span that the chunk belongs to."""
+    analysis_uri: str
+    """The shot's analysis file."""
+    landmarks_uri: str = ""
+    """Set by the landmarks stage."""
+    chunk_uri: str = ""
+    """Set by the render stage, once published."""
+    attempt: int = 0
+    error: str = ""
+    """Empty when all went well, else `ErrorType: message`."""
+    dubbed_frames: int = 0
+    route_counts: dict[str, int] = field(default_factory=dict)
+    """Frames by `Route` name."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds by stage."""
+
+    def to_row(self) -> dict[str, object]:
+        """The row that Ray Data carries."""
+        return {"job_id": self.job.job_id, "start": self.start, "stop": self.stop, "chunk": self.to_json()}
+
+    def to_json(self) -> str:
+        """One line that `from_json` reads back."""
+        values = dataclasses.asdict(self)
+        values["job"] = self.job.to_json()
+        return json.dumps(values, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote."""
+        values = json.loads(text)
+        values["job"] = Job.from_json(values["job"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ShotAnalysis:
+    """Everything the later stages need to know of one shot's face. T frames, K = 478 landmarks, R references."""
+
+    start: int
+    stop: int
+    landmarks: NDArray[np.float32]
+    """(T, K, 3) pixels of the frame as shown; z in the same scale; NaN where no face was found."""
+    routes: NDArray[np.uint8]
+    """(T,) `Route` of each frame."""
+    neutral: NDArray[np.float32]
+    """(K, 3) the speaker's resting face in the canonical pose, lips shut; NaN when the shot has no face."""
+    crops: NDArray[np.float32]
+    """(T, 2, 3) smoothed similarity from pixels of the frame to pixels of the aligned crop."""
+    reference_frames: NDArray[np.int64]
+    """(R,) absolute frame numbers of the references."""
+    reference_crops: NDArray[np.uint8]
+    """(R, S, S, 3) their aligned crops, RGB."""
+    reference_landmarks: NDArray[np.float32]
+    """(R, K, 3) their landmarks in pixels of their own crop."""
+
+    def __post_init__(self) -> None:
+        frames = self.stop - self.start
+        for name, shape in {"landmarks": (frames, 478, 3), "routes": (frames,), "crops": (frames, 2, 3)}.items():
+            got = getattr(self, name).shape
+            if got != shape:
+                raise ValueError(f"{name} must be {shape}, got {got}")
+
+
+RESULTS_SCHEMA = pa.schema(
+    [
+        ("job_id", pa.string()),
+        ("row", pa.int64()),
+        ("status", pa.string()),
+        ("error_type", pa.string()),
+        ("error", pa.string()),
+        ("warnings", pa.string()),
+        ("video_uri", pa.string()),
+        ("audio_uri", pa.string()),
+        ("output_uri", pa.string()),
+        ("frames", pa.int64()),
+        ("dubbed_frames", pa.int64()),
+        ("passed_through", pa.map_(pa.string(), pa.int64())),
+        ("seconds", pa.map_(pa.string(), pa.float64())),
+        ("real_time_factor", pa.float64()),
+        ("attempts", pa.int64()),
+        ("seed", pa.int64()),
+        ("language", pa.string()),
+        ("consent_id", pa.string()),
+        ("weights_digest", pa.string()),
+        ("settings_digest", pa.string()),
+        ("extra", pa.map_(pa.string(), pa.string())),
+    ]
+)
+"""One row a job; `status` is `succeeded` or `failed`, `passed_through` counts frames by `Route`,
+`seconds` is by stage, `real_time_factor` is stage seconds per second of video."""

@@ -1,0 +1,1 @@
+"""The farm's steps on files: analyse, landmarks, render, finalize; no scheduler."""

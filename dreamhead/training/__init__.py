@@ -1,0 +1,1 @@
+"""Plain torch training of both stages; needs neither Ray nor PyAV."""
