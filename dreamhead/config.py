@@ -1,10 +1,11 @@
 """Every setting: frozen pydantic models loaded from YAML; an unknown key is an error."""
 
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing_extensions import Self
 
 from dreamhead.errors import ConfigError
 

@@ -5,11 +5,12 @@ import json
 from dataclasses import dataclass, field
 from enum import IntEnum
 from fractions import Fraction
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from typing_extensions import Self
 
 LongerAudio = Literal["error", "trim", "freeze", "pingpong"]
 
@@ -109,24 +110,39 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """A stretch of frames that one analyse task walks: [start, stop) of the output's timeline."""
+    """A stretch of the source's frames that one analyse task walks: [start, stop)."""
 
     job: Job
     start: int
     stop: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SpeechTrack:
+    """Features of a stretch of speech, and how loud it is."""
+
+    features: NDArray[np.float32]
+    """(F, C) at `rate`, the first at `start_s`."""
+    level_db: NDArray[np.float32]
+    """(F,) RMS level around each feature, in dB of full scale."""
+    start_s: float
+    rate: float
+    """Features per second."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """What travels between the stages: kilobytes, never frames. [start, stop) in frames, inside one shot."""
+    """What travels between the stages: kilobytes, never frames; it lies inside one shot."""
 
     job: Job
     start: int
+    """First frame, on the output's timeline."""
     stop: int
+    """One past the last frame, on the output's timeline."""
     shot_start: int
+    """First frame of its shot, on the source's timeline."""
     shot_stop: int
-    span_stop: int
-    """End of the span that the chunk belongs to."""
+    """One past the last frame of its shot, on the source's timeline."""
     analysis_uri: str
     """The shot's analysis file."""
     landmarks_uri: str = ""
