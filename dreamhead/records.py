@@ -59,7 +59,8 @@ class VideoInfo:
     @property
     def times_s(self) -> NDArray[np.float64]:
         """(T,) seconds at which each frame is shown, from the first frame."""
-        return (self.pts - self.pts[0]) * float(self.time_base)
+        ticks: NDArray[np.int64] = self.pts - self.pts[0]
+        return ticks.astype(np.float64) * float(self.time_base)
 
     @property
     def duration_s(self) -> float:
