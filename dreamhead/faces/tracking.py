@@ -1,0 +1,90 @@
+"""Follow one chosen face through a shot."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamhead.errors import InputError
+from dreamhead.faces.detection import FaceDetector, face_center, face_size
+
+NUMBER = r"(\d+(?:\.\d+)?)"
+POINT = re.compile(rf"point:{NUMBER},{NUMBER}@{NUMBER}")
+BOX = re.compile(rf"box:{NUMBER},{NUMBER},{NUMBER},{NUMBER}@{NUMBER}")
+# While nobody is there the whole picture is searched again only every so many frames: a search costs many detections.
+SEARCH_EVERY = 5
+
+
+@dataclass(frozen=True)
+class FaceChoice:
+    """Which face to dub: the largest, or the one at a place at a time."""
+
+    place: tuple[float, float] | None = None
+    """x, y in pixels of the frame as shown."""
+    time_s: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> "FaceChoice":
+        """Read `largest`, `point:x,y@t` or `box:x0,y0,x1,y1@t`; raises InputError."""
+        if text in ("", "largest"):
+            return cls()
+        if match := POINT.fullmatch(text):
+            x, y, time_s = map(float, match.groups())
+            return cls((x, y), time_s)
+        if match := BOX.fullmatch(text):
+            left, top, right, bottom, time_s = map(float, match.groups())
+            return cls(((left + right) / 2, (top + bottom) / 2), time_s)
+        raise InputError(f"face: {text!r} is not allowed; use largest, point:x,y@seconds or box:x0,y0,x1,y1@seconds")
+
+
+class FaceTracker:
+    """Walks frames in order and gives the chosen face of each, or None.
+
+    The face is chosen when it first shows in a shot and followed from there. A place is looked at when its time
+    comes: the tracker then switches to the face nearest to it, and keeps looking for that face's place.
+    """
+
+    def __init__(self, detector: FaceDetector, choice: FaceChoice) -> None:
+        self._detector = detector
+        self._choice = choice
+        self._previous: NDArray[np.float32] | None = None
+        self._missing = 0
+        self._chosen = choice.place is None
+
+    def start_shot(self) -> None:
+        """Forget the face: after a cut it may be anywhere."""
+        self._previous = None
+        self._missing = 0
+
+    def __call__(self, image: NDArray[np.uint8], time_s: float) -> NDArray[np.float32] | None:
+        """Landmarks (478, 3) in pixels of the chosen face in this frame, or None.
+
+        Args:
+            image: uint8 (H, W, 3) RGB.
+            time_s: when the frame is shown.
+        """
+        if not self._chosen and time_s >= self._choice.time_s:
+            self._chosen = True
+            self._previous = None
+            self._missing = 0
+        face = self._follow(image) if self._previous is not None else None
+        if face is None and self._missing % SEARCH_EVERY == 0:
+            face = self._pick(self._detector.find(image))
+        self._missing = 0 if face is not None else self._missing + 1
+        self._previous = face
+        return face
+
+    def _follow(self, image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+        assert self._previous is not None
+        return self._detector.follow(image, self._previous)
+
+    def _pick(self, faces: list[NDArray[np.float32]]) -> NDArray[np.float32] | None:
+        if not faces:
+            return None
+        place = self._choice.place
+        if place is None:
+            return faces[0]
+        nearest = min(faces, key=lambda face: float(np.linalg.norm(face_center(face) - place)))
+        # Somebody else far from the place that was named must not be dubbed in the chosen one's stead.
+        return nearest if np.linalg.norm(face_center(nearest) - place) < face_size(nearest) else None
