@@ -96,6 +96,10 @@ class Job:
     consent_id: str = ""
     extra: dict[str, str] = field(default_factory=dict)
     """The manifest's other columns, as JSON, ridden through to the results."""
+    video_digest: str = ""
+    """Set once the job is prepared."""
+    audio_digest: str = ""
+    """Set once the job is prepared."""
 
     def to_json(self) -> str:
         """One line that `from_json` reads back."""
@@ -151,6 +155,7 @@ class Chunk:
     chunk_uri: str = ""
     """Set by the render stage, once published."""
     attempt: int = 0
+    """Tries that the last stage took in this run; 0 for a chunk that an earlier run rendered."""
     error: str = ""
     """Empty when all went well, else `ErrorType: message`."""
     dubbed_frames: int = 0
@@ -223,6 +228,8 @@ RESULTS_SCHEMA = pa.schema(
         ("seconds", pa.map_(pa.string(), pa.float64())),
         ("real_time_factor", pa.float64()),
         ("attempts", pa.int64()),
+        ("chunks", pa.int64()),
+        ("chunks_rendered", pa.int64()),
         ("seed", pa.int64()),
         ("language", pa.string()),
         ("consent_id", pa.string()),
@@ -232,4 +239,5 @@ RESULTS_SCHEMA = pa.schema(
     ]
 )
 """One row a job; `status` is `succeeded` or `failed`, `passed_through` counts frames by `Route`,
-`seconds` is by stage, `real_time_factor` is stage seconds per second of video."""
+`seconds` is by stage, `real_time_factor` is stage seconds per second of video, `chunks_rendered` counts the chunks
+that this run rendered (the others were there), `attempts` the tries that these took."""
