@@ -97,6 +97,18 @@ def lip_opening(canonical: Floats) -> Floats:
     return opening
 
 
+def resting_face(canonical: Floats) -> NDArray[np.float32]:
+    """(478, 3) the speaker's neutral: mean of the fifth of the frames whose mouth is most shut, its lips then closed.
+
+    Args:
+        canonical: (T, 478, 3); rows of NaN are left out.
+    """
+    canonical = canonical[~np.isnan(canonical[:, 0, 0])]
+    opening = lip_opening(canonical)
+    shut = canonical[opening <= np.quantile(opening, 0.2)]
+    return np.asarray(close_lips(shut.mean(axis=0)), np.float32)
+
+
 def close_lips(canonical: Floats) -> Floats:
     """The same (..., 478, 3) shapes with the lips shut.
 

@@ -70,3 +70,16 @@ def lower_face() -> NDArray[np.int64]:
     below = canonical[:, 1] > canonical[2, 1] - 0.02
     cheeks = (canonical[:, 1] > canonical[4, 1]) & (np.abs(canonical[:, 0]) > 0.45)
     return np.flatnonzero(below | cheeks)
+
+
+@cache
+def lower_face_weight() -> NDArray[np.float32]:
+    """(K,) share of its motion that each lower-face point keeps: rising from 0 beside the nose and the ears to 1.
+
+    Without the slope the mesh tears at the nostrils, where a point that stays is next to one that moves.
+    """
+    canonical = face_model().canonical[lower_face()]
+    below_nose = (canonical[:, 1] - face_model().canonical[2, 1]) / 0.15
+    cheek = (canonical[:, 1] - face_model().canonical[4, 1]) / 0.5
+    share = np.where(np.abs(canonical[:, 0]) > 0.45, cheek, below_nose)
+    return np.clip(share, 0, 1).astype(np.float32)

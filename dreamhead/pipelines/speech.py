@@ -23,8 +23,12 @@ def window_indices(start_s: float, stop_s: float) -> range:
 
 
 def window_bounds_s(k: int) -> tuple[float, float]:
-    """Start and stop, in seconds, of the samples that window k needs; the speech may end earlier."""
-    return max(0.0, k * CORE_S - CONTEXT_S), (k + 1) * CORE_S + CONTEXT_S
+    """Start and stop, in seconds, of the samples that window k needs; zeros stand for what the speech doesn't have.
+
+    Window 0 begins before the speech: an encoder with absolute positions, as Whisper's, puts a good part of the
+    position into its features, and every core shall lie at the same positions.
+    """
+    return k * CORE_S - CONTEXT_S, (k + 1) * CORE_S + CONTEXT_S
 
 
 def encode_window(
@@ -32,13 +36,13 @@ def encode_window(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Features (F, C) and levels (F,) of the core of window k.
 
-    `samples` (N,) at 16 kHz are those within `window_bounds_s(k)`, fewer where the speech ends.
+    `samples` (N,) at 16 kHz are those within `window_bounds_s(k)`.
     A level is the RMS of 0.05 s to either side of the feature, in dB of full scale, at least -120.
     """
-    start_s, _ = window_bounds_s(k)
-    first = round((k * CORE_S - start_s) * encoder.rate)
+    first = round(CONTEXT_S * encoder.rate)
     core = slice(first, first + round(CORE_S * encoder.rate))
     features = encoder(samples)
+    assert len(features) >= core.stop, f"window {k} needs {window_bounds_s(k)} s, got {len(samples)} samples"
     return features[core], _levels_db(samples, len(features), encoder.rate)[core]
 
 

@@ -27,7 +27,9 @@ def encode(sound: NDArray[np.float32], start_s: float, stop_s: float) -> SpeechT
     windows = []
     for k in indices:
         first, last = (round(bound * RATE) for bound in speech.window_bounds_s(k))
-        windows.append(speech.encode_window(encoder, sound[first:last], k))
+        samples = np.zeros(last - first, np.float32)
+        samples[max(-first, 0) : len(sound) - first] = sound[max(first, 0) : last]
+        windows.append(speech.encode_window(encoder, samples, k))
     return speech.assemble(windows, indices.start, encoder.rate)
 
 
@@ -40,14 +42,14 @@ def test_windows_cover_what_is_asked(start_s: float, stop_s: float, expected: li
 
 
 def test_bounds_hold_the_context() -> None:
-    assert speech.window_bounds_s(0) == (0, 25)
+    assert speech.window_bounds_s(0) == (-5, 25)
     assert speech.window_bounds_s(2) == (35, 65)
 
 
 def test_the_whole_speech_is_covered_once(sound: NDArray[np.float32]) -> None:
     track = encode(sound, 0, 47.3)
-    assert track.features.shape == (2365, 80)
-    assert track.level_db.shape == (2365,)
+    assert track.features.shape == (3000, 80)
+    assert track.level_db.shape == (3000,)
     assert (track.start_s, track.rate) == (0, 50)
 
 
@@ -67,17 +69,17 @@ def test_windows_meet_without_a_seam(sound: NDArray[np.float32]) -> None:
 
 
 def test_levels_are_decibels_of_full_scale() -> None:
-    sound = np.full(4 * RATE, 0.1, np.float32)
-    sound[2 * RATE :] = 0
+    sound = np.zeros(30 * RATE, np.float32)
+    sound[4 * RATE : 7 * RATE] = 0.1
     features, level_db = speech.encode_window(LogMelEncoder(), sound, 0)
-    assert len(features) == len(level_db) == 200
+    assert len(features) == len(level_db) == 1000
     np.testing.assert_allclose(level_db[:97], -20, atol=1e-4)
     assert level_db[100] == pytest.approx(-20 - 10 * np.log10(2), abs=1e-3)
     assert (level_db[103:] == -120).all()
 
 
 def test_digital_silence_is_finite() -> None:
-    features, level_db = speech.encode_window(LogMelEncoder(), np.zeros(RATE, np.float32), 0)
+    features, level_db = speech.encode_window(LogMelEncoder(), np.zeros(30 * RATE, np.float32), 0)
     assert np.isfinite(features).all()
     assert (level_db == -120).all()
 
