@@ -1,0 +1,83 @@
+"""The stages as Ray Data's callable classes: rows of JSON in and out, the work done by `dreamhead.stages`."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from dreamhead.config import DubSettings
+from dreamhead.records import Chunk, Job, Span
+from dreamhead.stages.analyse import AnalyseSpan
+from dreamhead.stages.landmarks import MakeLandmarks
+from dreamhead.stages.render import RenderChunk
+
+Batch = dict[str, NDArray[Any]]
+Rows = dict[str, list[object]]
+
+CUDA_LOST = 70
+"""Exit status of an actor whose GPU context is lost: Ray starts another one, which tries the chunk again."""
+
+
+class AnalyseSpans:
+    """One row of spans, the same range of one video for several jobs, to one row a chunk, as they come."""
+
+    def __init__(self, settings: DubSettings, checkpoint_uri: str, work_uri: str) -> None:
+        self._analyse = AnalyseSpan(settings, checkpoint_uri, work_uri)
+
+    def __call__(self, batch: Batch) -> Iterator[Rows]:
+        for text in batch["spans"]:
+            for span in spans_from_json(str(text)):
+                for chunk in self._analyse(span):
+                    yield to_rows(chunk)
+
+
+class LandmarkChunks:
+    """One chunk to one chunk."""
+
+    def __init__(self, settings: DubSettings, checkpoint_uri: str, work_uri: str) -> None:
+        self._make_landmarks = MakeLandmarks(settings, checkpoint_uri, work_uri)
+
+    def __call__(self, batch: Batch) -> Iterator[Rows]:
+        for chunk in chunks_of(batch):
+            try:
+                yield to_rows(self._make_landmarks(chunk))
+            except torch.AcceleratorError:
+                os._exit(CUDA_LOST)
+
+
+class RenderChunks:
+    """One chunk to one chunk."""
+
+    def __init__(self, settings: DubSettings, checkpoint_uri: str, work_uri: str) -> None:
+        self._render = RenderChunk(settings, checkpoint_uri, work_uri)
+
+    def __call__(self, batch: Batch) -> Iterator[Rows]:
+        for chunk in chunks_of(batch):
+            try:
+                yield to_rows(self._render(chunk))
+            except torch.AcceleratorError:
+                os._exit(CUDA_LOST)
+
+
+def spans_row(spans: Sequence[Span]) -> dict[str, str]:
+    """The row of spans that cover the same range of the same video, one a job, so that it is walked once."""
+    return {"spans": json.dumps([[span.job.to_json(), span.start, span.stop] for span in spans])}
+
+
+def spans_from_json(text: str) -> Iterator[Span]:
+    """Read what `spans_row` wrote."""
+    for job, start, stop in json.loads(text):
+        yield Span(job=Job.from_json(job), start=start, stop=stop)
+
+
+def chunks_of(batch: Batch) -> list[Chunk]:
+    """The chunks of a batch."""
+    return [Chunk.from_json(str(text)) for text in batch["chunk"]]
+
+
+def to_rows(chunk: Chunk) -> Rows:
+    """A batch of one row."""
+    return {name: [value] for name, value in chunk.to_row().items()}

@@ -1,0 +1,111 @@
+"""The batch command: a manifest in, dubbed videos and a results file out."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from dreamhead import storage
+from dreamhead.cluster.driver import BatchRun
+from dreamhead.cluster.manifest import Manifest, read_manifest
+from dreamhead.cluster.progress import BatchProgress
+from dreamhead.cluster.session import ray_session
+from dreamhead.cluster.table import ResultsTable
+from dreamhead.config import DubSettings, load_yaml
+from dreamhead.errors import DreamheadError, ManifestError
+
+SUCCEEDED, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+"""Exit statuses."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Dub a manifest's jobs; 0 when all succeeded, 1 when some failed, 2 when the run was refused or broke off."""
+    arguments = _parser().parse_args(argv)
+    console = Console(file=sys.stderr)
+    try:
+        return _run(arguments, console)
+    except DreamheadError as error:
+        console.print(f"{type(error).__name__}: {error}", markup=False, highlight=False, soft_wrap=True)
+        return REFUSED
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on where this one stopped", markup=False)
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="batch_render.py", description="Dub every row of a manifest on Ray.")
+    parser.add_argument("manifest", help=".parquet, .csv or .jsonl; a path or s3://")
+    parser.add_argument("--config", type=Path, help="YAML with settings; those not given keep their defaults")
+    parser.add_argument("--checkpoint", default="", help="directory with the weights; the bundled ones unless given")
+    parser.add_argument("--work", help="directory for what can be reused; beside the outputs unless given")
+    parser.add_argument("--results", help="where the results go; results.parquet beside the outputs unless given")
+    parser.add_argument("--dry-run", action="store_true", help="print the settings, check the manifest, do no work")
+    return parser
+
+
+def _run(arguments: argparse.Namespace, console: Console) -> int:
+    settings = load_yaml(arguments.config, DubSettings) if arguments.config else DubSettings()
+    manifest = read_manifest(arguments.manifest)
+    work_uri = _absolute(arguments.work) if arguments.work else storage.join(_beside(manifest), "dreamhead-work")
+    results_uri = (
+        _absolute(arguments.results) if arguments.results else storage.join(_beside(manifest), "results.parquet")
+    )
+    checkpoint_uri = _absolute(arguments.checkpoint) if arguments.checkpoint else ""
+    if arguments.dry_run:
+        return _dry_run(settings, manifest, work_uri, results_uri)
+    table = ResultsTable(results_uri)
+    with BatchProgress(console) as progress:
+        try:
+            _dub(manifest, settings, checkpoint_uri, work_uri, table, progress)
+        finally:
+            table.write()
+            succeeded, failed = table.count("succeeded"), table.count("failed")
+            progress.say(f"{succeeded} jobs succeeded, {failed} failed; results in {results_uri}")
+    return SOME_FAILED if failed else SUCCEEDED
+
+
+def _dub(
+    manifest: Manifest,
+    settings: DubSettings,
+    checkpoint_uri: str,
+    work_uri: str,
+    table: ResultsTable,
+    progress: BatchProgress,
+) -> None:
+    for row in manifest.failed:
+        table.add(row)
+        progress.job(row["job_id"], row["status"], f"row {row['row']}: {row['error']}")
+    if manifest.jobs:
+        storage.check_writable(work_uri)
+        with ray_session(settings.pools):
+            BatchRun(settings, checkpoint_uri, work_uri, table, progress)(manifest.jobs)
+
+
+def _dry_run(settings: DubSettings, manifest: Manifest, work_uri: str, results_uri: str) -> int:
+    yaml.safe_dump(settings.model_dump(mode="json"), sys.stdout, sort_keys=False)
+    report = Console()
+    report.print(f"# work {work_uri}", f"# results {results_uri}", f"# {len(manifest.jobs)} jobs", sep="\n")
+    for row in manifest.failed:
+        report.print(f"# row {row['row']}: {row['error_type']}: {row['error']}", markup=False, soft_wrap=True)
+    return SOME_FAILED if manifest.failed else SUCCEEDED
+
+
+def _absolute(uri: str) -> str:
+    return storage.resolve(uri, ".")
+
+
+def _beside(manifest: Manifest) -> str:
+    """The deepest directory that holds every output."""
+    parents = [job.output_uri.split("/")[:-1] for job in manifest.jobs]
+    common: list[str] = []
+    for parts in zip(*parents, strict=False):
+        if len(set(parts)) > 1:
+            break
+        common.append(parts[0])
+    # Below "s3://bucket" or "/directory" there is something to call common; above it there isn't.
+    if len(common) < 2 or not common[-1] or common == ["s3:", ""]:
+        raise ManifestError("the outputs share no directory: say where work and results go, by --work and --results")
+    return "/".join(common)

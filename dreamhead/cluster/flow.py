@@ -1,0 +1,79 @@
+"""The Ray Data graph: spans in, finished chunks out, through three pools of actors."""
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data.exceptions import ExecutionTimeoutError
+from ray.exceptions import RayError
+
+from dreamhead.cluster.actors import AnalyseSpans, LandmarkChunks, RenderChunks, spans_row
+from dreamhead.cluster.pools import Pools
+from dreamhead.config import DubSettings, PoolSettings
+from dreamhead.errors import ClusterError
+from dreamhead.records import Chunk, Span
+
+Constructor = tuple[DubSettings, str, str]
+"""What every stage is built from: settings, checkpoint uri, work uri."""
+
+
+def flow(groups: Sequence[Sequence[Span]], pools: Pools, constructor: Constructor) -> Iterator[Chunk]:
+    """Run groups of spans through the stages; yields each chunk as it ends, in any order, failed ones too.
+
+    Raises ClusterError when Ray gives up, or nothing happened for `no_progress_timeout_s`.
+    """
+    settings = constructor[0]
+    most_spans = max(len(group) for group in groups)
+    with DataContext.current(_context(settings, most_spans)):
+        dataset = _graph(groups, pools, constructor)
+        try:
+            for row in dataset.iter_rows():
+                yield Chunk.from_json(str(row["chunk"]))
+        except ExecutionTimeoutError as error:
+            raise ClusterError(
+                f"nothing was finished for {settings.pools.no_progress_timeout_s:g} s (pools.no_progress_timeout_s): "
+                f"{error}"
+            ) from error
+        except RayError as error:
+            raise ClusterError(f"Ray ended the run: {str(error).strip().splitlines()[-1]}") from error
+
+
+def _graph(groups: Sequence[Sequence[Span]], pools: Pools, constructor: Constructor) -> Dataset:
+    # One row is one block is one task; Parquet readers and `from_items` without a count would pack rows together.
+    dataset = ray.data.from_items([spans_row(group) for group in groups], override_num_blocks=len(groups))
+    stages = {AnalyseSpans: pools.analyse, LandmarkChunks: pools.landmarks, RenderChunks: pools.render}
+    for stage, pool in stages.items():
+        dataset = dataset.map_batches(
+            stage,
+            fn_constructor_args=constructor,
+            batch_size=1,
+            compute=_strategy(pool),
+            num_cpus=pool.num_cpus,
+            num_gpus=pool.num_gpus or None,
+        )
+    return dataset
+
+
+def _strategy(pool: PoolSettings) -> ActorPoolStrategy:
+    # Chunks are long and uneven: one that waits behind another is better given to a free actor.
+    return ActorPoolStrategy(min_size=pool.min_size, max_size=pool.max_size, max_tasks_in_flight_per_actor=1)
+
+
+def _context(settings: DubSettings, most_spans: int) -> DataContext:
+    context = DataContext.get_current().copy()
+    # A block is at least a row; with the usual size a span's chunks would wait for each other, and run on one actor.
+    context.target_max_block_size = 1
+    # A dropped block would be a hole in a video. Failures travel as rows instead.
+    context.max_errored_blocks = 0
+    # Any other exception is tried again; the stages count the tries outside the process, and give up by themselves.
+    context.retried_map_errors = True
+    context.max_map_retries = settings.pools.max_attempts * most_spans
+    context.actor_init_retry_on_errors = True
+    context.execution_no_progress_timeout_s = settings.pools.no_progress_timeout_s
+    # With one task in flight an actor's utilisation never exceeds 1, and Ray's own threshold never grows a pool.
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    return context

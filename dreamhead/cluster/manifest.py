@@ -1,0 +1,216 @@
+"""Read a manifest: checked rows become jobs, bad ones failed rows that name the column."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dreamhead import storage
+from dreamhead.errors import InputError, ManifestError, StorageError
+from dreamhead.records import Job, LongerAudio, Segment
+from dreamhead.stages import results
+
+REQUIRED = ("video_uri", "audio_uri", "output_uri")
+OPTIONAL = ("job_id", "seed", "segments", "face", "on_longer_audio", "language", "consent_id")
+NUMBER = r"-?\d+(?:\.\d+)?"
+FACE = re.compile(rf"largest|point:{NUMBER},{NUMBER}@{NUMBER}|box:{NUMBER}(?:,{NUMBER}){{3}}@{NUMBER}")
+JOB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+MAX_SEED = 2**63 - 1
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a manifest asks for."""
+
+    jobs: tuple[Job, ...]
+    failed: tuple[Row, ...]
+    """Results rows of the manifest's bad rows."""
+
+
+def read_manifest(uri: str) -> Manifest:
+    """Read .parquet, .csv or .jsonl; relative uris are resolved against the manifest's directory.
+
+    Raises ManifestError where the manifest as a whole can't be used: unreadable, empty, without a required column, or
+    with rows that would write the same output or share a job_id.
+    """
+    rows = _read_rows(uri)
+    if not rows:
+        raise ManifestError(f"{uri}: the manifest has no rows")
+    missing = [name for name in REQUIRED if not any(name in row for row in rows)]
+    if missing:
+        raise ManifestError(f"{uri}: no column {', '.join(missing)}; required are {', '.join(REQUIRED)}")
+    base = uri.rpartition("/")[0] or ("/" if uri.startswith("/") else ".")
+    jobs: list[Job] = []
+    failed: list[Row] = []
+    for index, row in enumerate(rows):
+        try:
+            jobs.append(_job(index, row, base))
+        except InputError as error:
+            failed.append(results.failed(_as_given(index, row), error))
+    _refuse_shared(uri, jobs, "output_uri")
+    _refuse_shared(uri, jobs, "job_id")
+    return Manifest(tuple(jobs), tuple(failed))
+
+
+def _read_rows(uri: str) -> list[Row]:
+    readers: dict[str, Callable[[bytes], list[Row]]] = {
+        "parquet": _read_parquet,
+        "csv": _read_csv,
+        "jsonl": _read_jsonl,
+    }
+    suffix = uri.rpartition(".")[2].lower()
+    if suffix not in readers:
+        raise ManifestError(f"{uri}: unknown kind of manifest; allowed: {', '.join('.' + name for name in readers)}")
+    try:
+        return readers[suffix](storage.read_bytes(uri))
+    except StorageError as error:
+        raise ManifestError(f"the manifest can't be read: {error}") from error
+    except (pa.ArrowException, csv.Error, ValueError) as error:
+        raise ManifestError(f"{uri}: not a valid .{suffix} file: {error}") from error
+
+
+def _read_parquet(data: bytes) -> list[Row]:
+    rows: list[Row] = pq.read_table(pa.BufferReader(data)).to_pylist()
+    return rows
+
+
+def _read_csv(data: bytes) -> list[Row]:
+    reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig")), strict=True)
+    rows: list[Row] = []
+    for row in reader:
+        if None in row:
+            raise ValueError(f"line {reader.line_num} has more fields than the header's {len(reader.fieldnames or ())}")
+        rows.append(dict(row))
+    return rows
+
+
+def _read_jsonl(data: bytes) -> list[Row]:
+    rows: list[Row] = []
+    for number, line in enumerate(data.decode("utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        row = json.loads(line)
+        if not isinstance(row, dict):
+            raise ValueError(f"line {number} is not a JSON object")
+        rows.append(row)
+    return rows
+
+
+def _job(index: int, row: Row, base: str) -> Job:
+    uris = {name: _uri(row, name, base) for name in REQUIRED}
+    options: dict[str, Any] = {
+        "seed": _seed(row.get("seed")),
+        "segments": _segments(row.get("segments")),
+        "face": _matching(row, "face", FACE, "largest", "largest, point:x,y@t or box:x0,y0,x1,y1@t"),
+        "on_longer_audio": _longer_audio(row),
+        "language": _text(row, "language"),
+        "consent_id": _text(row, "consent_id"),
+    }
+    job_id = _matching(row, "job_id", JOB_ID, "", "1 to 128 of A-Z a-z 0-9 . _ - and no dot or dash first")
+    # The same row has the same identity in the next run, wherever it stands in the manifest.
+    identity = json.dumps([uris, options], sort_keys=True, default=vars)
+    return Job(
+        job_id=job_id or hashlib.sha256(identity.encode()).hexdigest()[:16],
+        row=index,
+        extra=_extra(row),
+        **uris,
+        **options,
+    )
+
+
+def _as_given(index: int, row: Row) -> Job:
+    """What can be told of a row that isn't a job."""
+    texts = {name: str(row.get(name) or "") for name in (*REQUIRED, "job_id", "language", "consent_id")}
+    return Job(row=index, extra=_extra(row), **texts)
+
+
+def _extra(row: Row) -> dict[str, str]:
+    known = {*REQUIRED, *OPTIONAL}
+    return {name: json.dumps(value, default=str) for name, value in row.items() if name not in known}
+
+
+def _text(row: Row, name: str) -> str:
+    value = row.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InputError(f"{name}: must be text, got {value!r}")
+    return value.strip()
+
+
+def _uri(row: Row, name: str, base: str) -> str:
+    text = _text(row, name)
+    if not text:
+        raise InputError(f"{name}: is required, got nothing")
+    try:
+        storage.is_remote(text)
+    except StorageError as error:
+        raise InputError(f"{name}: {error}") from error
+    return storage.resolve(text, base)
+
+
+def _matching(row: Row, name: str, pattern: re.Pattern[str], default: str, allowed: str) -> str:
+    text = _text(row, name) or default
+    if text and not pattern.fullmatch(text):
+        raise InputError(f"{name}: must be {allowed}, got {text!r}")
+    return text
+
+
+def _longer_audio(row: Row) -> str:
+    text = _text(row, "on_longer_audio") or "trim"
+    if text not in get_args(LongerAudio):
+        raise InputError(f"on_longer_audio: must be one of {', '.join(get_args(LongerAudio))}, got {text!r}")
+    return text
+
+
+def _seed(value: Any) -> int:
+    if value is None or value == "":
+        return 0
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_SEED:
+        raise InputError(f"seed: must be a whole number from 0 to {MAX_SEED}, got {value!r}")
+    return value
+
+
+def _segments(value: Any) -> tuple[Segment, ...]:
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise InputError(f"segments: not valid JSON: {error}") from error
+    if not value:
+        return ()
+    if not isinstance(value, list):
+        raise InputError(f"segments: must be a list of {{start_s, end_s}}, got {value!r}")
+    return tuple(_segment(item) for item in value)
+
+
+def _segment(item: Any) -> Segment:
+    if not isinstance(item, dict) or item.keys() != {"start_s", "end_s"}:
+        raise InputError(f"segments: each must have start_s and end_s and nothing else, got {item!r}")
+    start_s, end_s = item["start_s"], item["end_s"]
+    numbers = all(isinstance(part, int | float) and not isinstance(part, bool) for part in (start_s, end_s))
+    if not numbers or not 0 <= start_s < end_s < math.inf:
+        raise InputError(f"segments: 0 <= start_s < end_s is needed, in seconds, got {item!r}")
+    return Segment(float(start_s), float(end_s))
+
+
+def _refuse_shared(uri: str, jobs: list[Job], name: str) -> None:
+    rows: dict[str, list[int]] = defaultdict(list)
+    for job in jobs:
+        rows[getattr(job, name)].append(job.row)
+    shared = [f"rows {', '.join(map(str, indices))}: {value}" for value, indices in rows.items() if len(indices) > 1]
+    if shared:
+        raise ManifestError(f"{uri}: {name} must differ from row to row; {'; '.join(shared)}")

@@ -1,0 +1,97 @@
+"""Tell people how a batch gets on: a bar on a terminal, plain lines elsewhere, counters for Prometheus."""
+
+import time
+from types import TracebackType
+
+from ray.util.metrics import Counter
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from typing_extensions import Self
+
+from dreamhead.records import Chunk
+
+LINE_EVERY_S = 15.0
+RATE_WINDOW_S = 30.0
+
+
+class BatchProgress:
+    """Counts what a run has done. Frames that were there already count for the bar, not for the rate."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._jobs, self._jobs_done, self._jobs_failed, self._chunks = 0, 0, 0, 0
+        self._frames, self._frames_done, self._rendered = 0, 0, 0
+        self._began_s = self._line_s = time.monotonic()
+        self._frames_total = Counter("dreamhead_frames_total", "Frames of the chunks that were rendered.")
+        self._chunks_total = Counter("dreamhead_chunks_total", "Chunks by how they ended.", ("status",))
+        self._jobs_total = Counter("dreamhead_jobs_total", "Jobs by how they ended.", ("status",))
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+            self._bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self._console)
+            self._task = self._bar.add_task("checking", total=None)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def plan(self, jobs: int, frames: int, frames_done: int) -> None:
+        """What the run is about: jobs, frames of their outputs, and those that an earlier run left."""
+        self._jobs, self._frames, self._frames_done = jobs, frames, frames_done
+        self._began_s = time.monotonic()
+        self.say(f"{jobs} jobs, {frames} frames, of which {frames_done} are there")
+
+    def chunk(self, chunk: Chunk) -> None:
+        """One chunk came out of the pipeline."""
+        status = "failed" if chunk.error else "succeeded"
+        self._chunks_total.inc(1, {"status": status})
+        self._chunks += 1
+        if not chunk.error:
+            frames = chunk.stop - chunk.start
+            self._frames_done += frames
+            if chunk.attempt:
+                self._rendered += frames
+                self._frames_total.inc(frames)
+        self._show()
+
+    def job(self, job_id: str, status: str, reason: str) -> None:
+        """One job ended; a failure is told with its reason, at once."""
+        self._jobs_total.inc(1, {"status": status})
+        self._jobs_done += 1
+        if status == "failed":
+            self._jobs_failed += 1
+            self.say(f"job {job_id or '(unnamed)'} failed: {reason}")
+        self._show()
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _show(self) -> None:
+        if self._bar is not None:
+            self._bar.update(
+                self._task, description=self._line(), total=self._frames or None, completed=self._frames_done
+            )
+        elif time.monotonic() - self._line_s >= LINE_EVERY_S:
+            self._line_s = time.monotonic()
+            self.say(f"{self._line()}, {self._remaining()}")
+
+    def _line(self) -> str:
+        failed = f" ({self._jobs_failed} failed)" if self._jobs_failed else ""
+        return f"{self._jobs_done}/{self._jobs} jobs{failed}, {self._chunks} chunks, {self._rate():.1f} frames/s"
+
+    def _rate(self) -> float:
+        return self._rendered / max(time.monotonic() - self._began_s, 1e-3)
+
+    def _remaining(self) -> str:
+        if not self._rendered:
+            return "time left unknown"
+        seconds = max(self._frames - self._frames_done, 0) / self._rate()
+        return f"{self._frames_done}/{self._frames} frames, about {seconds / 60:.0f} min left"

@@ -1,0 +1,69 @@
+"""Read and write the files of the work directory: arrays as .npz, facts as .json, each whole or not at all."""
+
+import io
+import json
+import zipfile
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamhead import storage
+from dreamhead.errors import StorageError
+from dreamhead.records import ShotAnalysis
+
+SHOT_ARRAYS = (
+    "landmarks",
+    "routes",
+    "neutral",
+    "crops",
+    "reference_frames",
+    "reference_crops",
+    "reference_landmarks",
+)
+
+
+def save_arrays(uri: str, **arrays: NDArray[Any]) -> None:
+    """Publish arrays under their names; the same arrays give the same bytes."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy types its own flag into **kwds
+    storage.write_bytes(uri, buffer.getvalue())
+
+
+def load_arrays(uri: str, *names: str) -> tuple[NDArray[Any], ...]:
+    """Read the named arrays of one file; raises StorageError where it isn't what `save_arrays` wrote."""
+    try:
+        with np.load(io.BytesIO(storage.read_bytes(uri)), allow_pickle=False) as archive:
+            return tuple(archive[name] for name in names)
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise StorageError(
+            f"{uri}: not the .npz file with {', '.join(names)} that was written here: {error}"
+        ) from error
+
+
+def save_shot(uri: str, shot: ShotAnalysis) -> None:
+    """Publish one shot's analysis."""
+    arrays = {name: getattr(shot, name) for name in SHOT_ARRAYS}
+    save_arrays(uri, bounds=np.array([shot.start, shot.stop], dtype=np.int64), **arrays)
+
+
+def load_shot(uri: str) -> ShotAnalysis:
+    """Read what `save_shot` wrote."""
+    bounds, *arrays = load_arrays(uri, "bounds", *SHOT_ARRAYS)
+    return ShotAnalysis(start=int(bounds[0]), stop=int(bounds[1]), **dict(zip(SHOT_ARRAYS, arrays, strict=True)))
+
+
+def save_json(uri: str, values: dict[str, Any]) -> None:
+    """Publish facts, one line, keys sorted."""
+    storage.write_bytes(uri, (json.dumps(values, sort_keys=True) + "\n").encode())
+
+
+def load_json(uri: str) -> dict[str, Any]:
+    """Read what `save_json` wrote; raises StorageError where it isn't that."""
+    try:
+        values = json.loads(storage.read_bytes(uri))
+    except ValueError as error:
+        raise StorageError(f"{uri}: not valid JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise StorageError(f"{uri}: expected a JSON object, got {type(values).__name__}")
+    return values

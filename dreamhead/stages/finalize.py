@@ -1,0 +1,110 @@
+"""Stage 4: join a job's chunks, mux its speech, verify and publish the output."""
+
+import logging
+import tempfile
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from dreamhead import __version__, storage
+from dreamhead.errors import ClusterError, DreamheadError, NoFaceError
+from dreamhead.media.join import join, verify
+from dreamhead.records import Chunk, Route
+from dreamhead.stages import results
+from dreamhead.stages.artefacts import save_json
+from dreamhead.stages.prepare import PreparedJob
+from dreamhead.stages.source import open_source
+from dreamhead.stages.work import Work, settings_digest
+
+logger = logging.getLogger(__name__)
+
+
+def finalize(prepared: PreparedJob, chunks: Sequence[Chunk], work: Work, weights_digest: str) -> dict[str, Any]:
+    """Publish a job's output from its chunks, given in any order; returns the job's results row.
+
+    A job of which a chunk failed, or is missing, or that has no usable face at all, ends as a failed row.
+    """
+    chunks = sorted(chunks, key=lambda chunk: (chunk.start, chunk.stop))
+    for chunk in chunks:
+        if chunk.error:
+            return results.failed(prepared.job, chunk.error, chunks)
+    try:
+        _check_tiles(prepared, chunks)
+        _check_face(prepared, chunks)
+        began = time.perf_counter()
+        _publish(prepared, chunks, work)
+        digests = {"weights_digest": weights_digest, "settings_digest": settings_digest(work.settings)}
+        row = results.succeeded(
+            prepared.job, chunks, duration_s=prepared.duration_s, warnings=prepared.warnings, digests=digests
+        )
+        row["seconds"]["finalize"] = time.perf_counter() - began
+        _record(prepared, row, work)
+    except DreamheadError as error:
+        return results.failed(prepared.job, error, chunks)
+    return row
+
+
+def tiles(chunks: Sequence[Chunk], frames: int) -> bool:
+    """Whether sorted chunks cover [0, frames) without gap or overlap."""
+    if not chunks or chunks[0].start != 0 or chunks[-1].stop != frames:
+        return False
+    return all(before.stop == after.start for before, after in pairwise(chunks))
+
+
+def _check_tiles(prepared: PreparedJob, chunks: Sequence[Chunk]) -> None:
+    if not tiles(chunks, prepared.frames):
+        got = ", ".join(f"{chunk.start} to {chunk.stop}" for chunk in chunks) or "none"
+        raise ClusterError(
+            f"the chunks don't cover frames 0 to {prepared.frames}; got {got}; run the same command again"
+        )
+
+
+def _check_face(prepared: PreparedJob, chunks: Sequence[Chunk]) -> None:
+    total: dict[str, int] = {}
+    for chunk in chunks:
+        for name, count in chunk.route_counts.items():
+            total[name] = total.get(name, 0) + count
+    if not {Route.DUB.name, Route.OUTSIDE_SEGMENTS.name} & total.keys():
+        reasons = ", ".join(f"{name} in {count}" for name, count in sorted(total.items()))
+        raise NoFaceError(f"{prepared.job.video_uri}: no usable face in any of its {prepared.frames} frames: {reasons}")
+
+
+def _publish(prepared: PreparedJob, chunks: Sequence[Chunk], work: Work) -> None:
+    source, job = open_source(prepared.job), prepared.job
+    timeline = source.timeline
+    with tempfile.TemporaryDirectory(prefix="dreamhead-") as folder:
+        paths = [_local(chunk.chunk_uri, Path(folder)) for chunk in chunks]
+        output = Path(folder) / f"output{Path(job.output_uri).suffix}"
+        chunk_pts = [timeline.pts[chunk.start : chunk.stop] for chunk in chunks]
+        join(
+            paths,
+            chunk_pts,
+            source.video,
+            timeline.pts,
+            timeline.end_pts,
+            job.audio_uri,
+            timeline.duration_s,
+            output,
+            work.settings.output,
+            {"comment": f"Dubbed by DreamHead {__version__}: the mouth is synthetic"},
+        )
+        verify(output, timeline.frame_count, (source.video.width, source.video.height))
+        storage.publish(output, job.output_uri)
+    logger.info("job %s: %s published", job.job_id, job.output_uri)
+
+
+def _local(uri: str, folder: Path) -> Path:
+    if not storage.is_remote(uri):
+        return storage.local_path(uri)
+    path = folder / uri.rpartition("/")[2]
+    storage.fetch(uri, path)
+    return path
+
+
+def _record(prepared: PreparedJob, row: dict[str, Any], work: Work) -> None:
+    """Mark the job as done, so that the next run of the same command leaves it alone."""
+    job = prepared.job
+    record = {"output_uri": job.output_uri, "bytes": storage.size(job.output_uri), "row": row}
+    save_json(work.result_uri(job), record)

@@ -1,0 +1,96 @@
+"""Stage 3: decode one chunk's frames, paint them, encode them, publish the chunk and its sidecar."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamhead import storage
+from dreamhead.checkpoint import Checkpoint
+from dreamhead.config import DubSettings
+from dreamhead.errors import MediaError
+from dreamhead.media.encode import encode_chunk
+from dreamhead.media.video import read_frames
+from dreamhead.pipelines.landmarks_to_frames import LandmarksToFrames
+from dreamhead.records import Chunk, Route, ShotAnalysis
+from dreamhead.stages.artefacts import load_arrays, load_shot
+from dreamhead.stages.attempts import attempt_chunk
+from dreamhead.stages.device import use_device
+from dreamhead.stages.source import Source, open_source
+from dreamhead.stages.strength import count_routes, inside_segments, ramp
+from dreamhead.stages.work import Work
+
+
+class RenderChunk:
+    """Chunk to chunk with `chunk_uri` and its counts set, once the chunk is published."""
+
+    def __init__(self, settings: DubSettings, checkpoint_uri: str, work_uri: str) -> None:
+        checkpoint = Checkpoint.load(checkpoint_uri)
+        self._settings = settings
+        self._work = Work(work_uri, settings, checkpoint)
+        self._pipeline = LandmarksToFrames.from_checkpoint(checkpoint, settings.render, use_device(settings))
+        # Chunks of a shot follow each other, and a long shot's analysis is tens of megabytes.
+        self._load_shot = lru_cache(maxsize=2)(load_shot)
+
+    def __call__(self, chunk: Chunk) -> Chunk:
+        """Pass on a chunk that failed or is rendered; else publish it. A failure is the chunk's `error`."""
+        if chunk.error or chunk.chunk_uri:
+            return chunk
+        uri = self._work.attempts_uri(chunk.job, "render", chunk.start, chunk.stop)
+        return attempt_chunk(chunk, uri, self._settings.pools.max_attempts, self._publish)
+
+    def _publish(self, chunk: Chunk) -> Chunk:
+        began = time.perf_counter()
+        source, shot = open_source(chunk.job), self._load_shot(chunk.analysis_uri)
+        strength, counts = self._strength(chunk, source, shot)
+        frames = self._frames(chunk, source, shot, strength)
+        uri = self._work.chunk_uri(chunk)
+        with tempfile.TemporaryDirectory(prefix="dreamhead-") as folder:
+            path = Path(folder) / "chunk.mp4"
+            self._encode(path, chunk, source, frames)
+            storage.publish(path, uri)
+            digest = storage.content_digest(str(path))
+        done = replace(
+            chunk,
+            chunk_uri=uri,
+            dubbed_frames=int(np.count_nonzero(strength)),
+            route_counts=counts,
+            seconds={**chunk.seconds, "render": time.perf_counter() - began},
+        )
+        self._work.finish_chunk(done, digest)
+        return done
+
+    def _strength(self, chunk: Chunk, source: Source, shot: ShotAnalysis) -> tuple[NDArray[np.float32], dict[str, int]]:
+        """How much of each frame is dubbed, and the frames by route. (T,)"""
+        fade_s = self._settings.render.fade_s
+        timeline, part = source.timeline, slice(chunk.start, chunk.stop)
+        inside = inside_segments(chunk.job.segments, timeline.times_s)
+        shown = timeline.source[part] - shot.start
+        by_route = ramp(shot.routes == Route.DUB, source.video.times_s[shot.start : shot.stop], fade_s)
+        by_segment = ramp(inside, timeline.times_s, fade_s)
+        return np.minimum(by_route[shown], by_segment[part]), count_routes(shot.routes[shown], inside[part])
+
+    def _frames(
+        self, chunk: Chunk, source: Source, shot: ShotAnalysis, strength: NDArray[np.float32]
+    ) -> Iterator[NDArray[np.uint8]]:
+        shown = source.timeline.source[chunk.start : chunk.stop]
+        decoded = read_frames(source.video, shown.tolist())
+        if not strength.any():
+            return decoded
+        (targets,) = load_arrays(chunk.landmarks_uri, "targets")
+        return self._pipeline(decoded, shown.tolist(), strength, shot, targets, chunk.job.seed)
+
+    def _encode(self, path: Path, chunk: Chunk, source: Source, frames: Iterator[NDArray[np.uint8]]) -> None:
+        timeline = source.timeline
+        pts, end_pts = timeline.pts[chunk.start : chunk.stop], timeline.end_pts_of(chunk.stop)
+        written = encode_chunk(path, frames, source.video, pts, end_pts, self._settings.output)
+        if written != len(pts):
+            raise MediaError(
+                f"{source.video.uri}: {written} frames were encoded for frames {chunk.start} to {chunk.stop} "
+                f"of the output; expected {len(pts)}"
+            )

@@ -1,0 +1,66 @@
+"""The row that tells how one job ended, with the columns of RESULTS_SCHEMA."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from dreamhead.errors import DreamheadError
+from dreamhead.records import RESULTS_SCHEMA, Chunk, Job, Route
+
+ROUTES_PASSED = frozenset(route.name for route in Route if route is not Route.DUB)
+
+
+def succeeded(
+    job: Job, chunks: Sequence[Chunk], *, duration_s: float, warnings: Sequence[str], digests: dict[str, str]
+) -> dict[str, Any]:
+    """The row of a job whose output was published; `duration_s` is the output's, `digests` of weights and settings."""
+    seconds = _sums(chunk.seconds for chunk in chunks)
+    routes = _sums(chunk.route_counts for chunk in chunks)
+    row = _row(job, status="succeeded", warnings="; ".join(warnings), **digests)
+    row["frames"] = sum(chunk.stop - chunk.start for chunk in chunks)
+    row["dubbed_frames"] = sum(chunk.dubbed_frames for chunk in chunks)
+    row["passed_through"] = {name: int(count) for name, count in routes.items() if name in ROUTES_PASSED}
+    row["seconds"] = seconds
+    row["real_time_factor"] = sum(seconds.values()) / duration_s
+    return row | _chunk_counts(chunks)
+
+
+def failed(job: Job, error: DreamheadError | str, chunks: Sequence[Chunk] = ()) -> dict[str, Any]:
+    """The row of a job that ended with an error: one of ours, or the `ErrorType: message` that a chunk carries."""
+    if isinstance(error, str):
+        kind, _, message = error.partition(": ")
+    else:
+        kind, message = type(error).__name__, str(error)
+    return _row(job, status="failed", error_type=kind, error=message) | _chunk_counts(chunks)
+
+
+def repeated(job: Job, row: dict[str, Any]) -> dict[str, Any]:
+    """The row of an earlier run whose output is still there, as this run's manifest names it."""
+    return row | _identity(job) | {"attempts": 0, "chunks_rendered": 0}
+
+
+def _row(job: Job, **values: Any) -> dict[str, Any]:
+    empty = {name: None for name in RESULTS_SCHEMA.names}
+    texts = {"error_type": "", "error": "", "warnings": "", "weights_digest": "", "settings_digest": ""}
+    return {**empty, **texts, "passed_through": {}, "seconds": {}, **_identity(job), **values}
+
+
+def _identity(job: Job) -> dict[str, Any]:
+    values = dataclasses.asdict(job)
+    return {name: values[name] for name in RESULTS_SCHEMA.names if name in values}
+
+
+def _chunk_counts(chunks: Sequence[Chunk]) -> dict[str, int]:
+    return {
+        "attempts": sum(chunk.attempt for chunk in chunks),
+        "chunks": len(chunks),
+        "chunks_rendered": sum(1 for chunk in chunks if chunk.attempt and not chunk.error),
+    }
+
+
+def _sums(counts: Any) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for part in counts:
+        for name, value in part.items():
+            total[name] = total.get(name, 0) + value
+    return total

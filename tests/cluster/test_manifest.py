@@ -1,0 +1,126 @@
+"""Manifests: every kind of file, every bad input, and what a good row becomes."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dreamhead.cluster.manifest import read_manifest
+from dreamhead.errors import ManifestError
+from dreamhead.records import Segment
+
+GOOD = {"video_uri": "in/a.mp4", "audio_uri": "s3://bucket/a.wav", "output_uri": "/out/a.mp4"}
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> str:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        path.write_text("\n".join(json.dumps(row) for row in rows))
+    return str(path)
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
+def test_a_row_becomes_the_same_job_from_every_kind_of_file(tmp_path: Path, suffix: str) -> None:
+    segments: Any = [{"start_s": 0.5, "end_s": 2.0}]
+    row = GOOD | {
+        "seed": 7,
+        "segments": json.dumps(segments) if suffix == "csv" else segments,
+        "face": "point:10,20.5@1",
+        "on_longer_audio": "freeze",
+        "language": "de",
+        "consent_id": "c-1",
+        "client": "studio",
+    }
+    manifest = read_manifest(write(tmp_path / f"m.{suffix}", [row]))
+    (job,) = manifest.jobs
+    assert not manifest.failed
+    assert job.video_uri == str(tmp_path / "in/a.mp4")
+    assert (job.audio_uri, job.output_uri) == (GOOD["audio_uri"], GOOD["output_uri"])
+    assert (job.seed, job.segments, job.face) == (7, (Segment(0.5, 2.0),), "point:10,20.5@1")
+    assert (job.on_longer_audio, job.language, job.consent_id) == ("freeze", "de", "c-1")
+    assert job.extra == {"client": '"studio"'}
+    assert len(job.job_id) == 16
+
+
+def test_an_identity_follows_the_row_and_not_its_place(tmp_path: Path) -> None:
+    other = GOOD | {"output_uri": "/out/b.mp4"}
+    first = read_manifest(write(tmp_path / "one.jsonl", [GOOD, other])).jobs
+    second = read_manifest(write(tmp_path / "two.jsonl", [other, GOOD])).jobs
+    assert [job.job_id for job in first] == [job.job_id for job in reversed(second)]
+    assert first[0].job_id != first[1].job_id
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"video_uri": None}, "video_uri: is required, got nothing"),
+        ({"audio_uri": " "}, "audio_uri: is required, got nothing"),
+        ({"video_uri": 5}, "video_uri: must be text, got 5"),
+        ({"output_uri": "ftp://host/a.mp4"}, "output_uri: ftp://host/a.mp4: unknown scheme 'ftp'"),
+        ({"seed": -1}, "seed: must be a whole number from 0 to"),
+        ({"seed": 1.5}, "seed: must be a whole number from 0 to"),
+        ({"seed": True}, "seed: must be a whole number from 0 to"),
+        ({"face": "left"}, "face: must be largest, point:x,y@t or box:x0,y0,x1,y1@t, got 'left'"),
+        ({"on_longer_audio": "loop"}, "on_longer_audio: must be one of error, trim, freeze, pingpong, got 'loop'"),
+        ({"job_id": "../x"}, "job_id: must be 1 to 128 of"),
+        ({"language": 3}, "language: must be text, got 3"),
+        ({"segments": "[{"}, "segments: not valid JSON"),
+        ({"segments": {"start_s": 1}}, "segments: must be a list of {start_s, end_s}"),
+        ({"segments": [{"start_s": 1}]}, "segments: each must have start_s and end_s"),
+        ({"segments": [{"start_s": 2, "end_s": 1}]}, "segments: 0 <= start_s < end_s is needed, in seconds"),
+        ({"segments": [{"start_s": "0", "end_s": 1}]}, "segments: 0 <= start_s < end_s is needed, in seconds"),
+    ],
+)
+def test_a_bad_row_fails_alone_and_names_its_column(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    bad = GOOD | {"output_uri": "/out/b.mp4", "client": "x"} | change
+    manifest = read_manifest(write(tmp_path / "m.jsonl", [bad, GOOD]))
+    assert [job.row for job in manifest.jobs] == [1]
+    (row,) = manifest.failed
+    assert (row["row"], row["status"], row["error_type"]) == (0, "failed", "InputError")
+    assert row["error"].startswith(message)
+    assert row["extra"] == {"client": '"x"'}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.xlsx", "", r"m.xlsx: unknown kind of manifest; allowed: .parquet, .csv, .jsonl"),
+        ("m.jsonl", "", "m.jsonl: the manifest has no rows"),
+        ("m.jsonl", "{", "m.jsonl: not a valid .jsonl file"),
+        ("m.jsonl", "[1]", "line 1 is not a JSON object"),
+        ("m.parquet", "not parquet", "m.parquet: not a valid .parquet file"),
+        ("m.csv", "video_uri,audio_uri\na,b", "m.csv: no column output_uri; required are video_uri, audio_uri, output"),
+        ("m.csv", "video_uri,audio_uri,output_uri\na,b,c,d", "line 2 has more fields than the header's 3"),
+    ],
+)
+def test_a_manifest_that_cant_be_used_is_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ManifestError, match=message):
+        read_manifest(str(tmp_path / name))
+
+
+def test_a_manifest_that_isnt_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"the manifest can't be read: .*gone.csv"):
+        read_manifest(str(tmp_path / "gone.csv"))
+
+
+def test_rows_that_share_an_output_are_refused_by_number(tmp_path: Path) -> None:
+    rows = [GOOD, GOOD | {"output_uri": "/out/b.mp4"}, GOOD | {"seed": 3}]
+    with pytest.raises(ManifestError, match=r"output_uri must differ from row to row; rows 0, 2: /out/a.mp4"):
+        read_manifest(write(tmp_path / "m.jsonl", rows))
+
+
+def test_rows_that_share_a_job_id_are_refused_by_number(tmp_path: Path) -> None:
+    rows = [GOOD | {"job_id": "x"}, GOOD | {"job_id": "x", "output_uri": "/out/b.mp4"}]
+    with pytest.raises(ManifestError, match="job_id must differ from row to row; rows 0, 1: x"):
+        read_manifest(write(tmp_path / "m.jsonl", rows))
