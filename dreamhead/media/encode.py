@@ -7,7 +7,7 @@ from typing import cast, get_args
 
 import av
 import numpy as np
-from av.codec.context import CodecContext
+from av.codec.context import CodecContext, Flags
 from av.container import OutputContainer
 from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
@@ -96,6 +96,7 @@ def _add_stream(output: OutputContainer, info: VideoInfo, settings: OutputSettin
     context.sample_aspect_ratio = info.sample_aspect_ratio
     context.color_primaries, context.color_trc, context.colorspace, context.color_range = encodable(info)
     context.thread_count = settings.encoder_threads
+    context.flags |= Flags.frame_duration
     try:
         context.open()
     except FFmpegError as error:
