@@ -55,7 +55,7 @@ def read_manifest(uri: str) -> Manifest:
     failed: list[Row] = []
     for index, row in enumerate(rows):
         try:
-            jobs.append(_job(index, row, base))
+            jobs.append(job_from_row(index, row, base))
         except InputError as error:
             failed.append(results.failed(_as_given(index, row), error))
     _refuse_shared(uri, jobs, "output_uri")
@@ -107,7 +107,8 @@ def _read_jsonl(data: bytes) -> list[Row]:
     return rows
 
 
-def _job(index: int, row: Row, base: str) -> Job:
+def job_from_row(index: int, row: Row, base: str) -> Job:
+    """The checked job of one row; raises InputError that names the column and what is allowed."""
     uris = {name: _uri(row, name, base) for name in REQUIRED}
     options: dict[str, Any] = {
         "seed": _seed(row.get("seed")),

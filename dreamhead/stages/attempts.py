@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from dreamhead import storage
 from dreamhead.errors import ClusterError, DreamheadError, StorageError
@@ -25,7 +26,7 @@ def attempt(uri: str, most: int, what: str) -> Iterator[int]:
     Yields the number of this try, from 1. Raises ClusterError, which names the last failure, once `most` were used up:
     also by tries whose process died without a word.
     """
-    record = load_json(uri) if storage.exists(uri) else {"count": 0, "error": ""}
+    record: dict[str, Any] = load_json(uri) if storage.exists(uri) else {"count": 0, "error": ""}
     if record["count"] >= most:
         reason = record["error"] or "the process died (out of memory, or a crash in native code)"
         raise ClusterError(f"{what} was given up after {record['count']} tries, the last failed with: {reason}")

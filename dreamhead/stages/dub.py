@@ -6,6 +6,7 @@ from typing import Any
 from dreamhead.checkpoint import Checkpoint
 from dreamhead.config import DubSettings
 from dreamhead.errors import ConfigError, InputError, StorageError
+from dreamhead.media.encode import check_preset
 from dreamhead.records import Chunk, Job
 from dreamhead.stages import results
 from dreamhead.stages.analyse import AnalyseSpan
@@ -45,6 +46,7 @@ def dub(
 
 def open_work(settings: DubSettings, checkpoint_uri: str, work_uri: str) -> tuple[Work, str]:
     """The work directory for these settings, and the digest of the weights; raises CheckpointError, ConfigError."""
+    check_preset(settings.output)
     checkpoint = Checkpoint.load(checkpoint_uri)
     trained, wanted = checkpoint.config.crop_size, settings.analysis.crop_size
     if trained != wanted:

@@ -75,12 +75,10 @@ def _publish(prepared: PreparedJob, chunks: Sequence[Chunk], work: Work) -> None
     source, job = open_source(prepared.job), prepared.job
     timeline = source.timeline
     with tempfile.TemporaryDirectory(prefix="dreamhead-") as folder:
-        paths = [_local(chunk.chunk_uri, Path(folder)) for chunk in chunks]
         output = Path(folder) / f"output{Path(job.output_uri).suffix}"
-        chunk_pts = [timeline.pts[chunk.start : chunk.stop] for chunk in chunks]
         join(
-            paths,
-            chunk_pts,
+            [chunk.chunk_uri for chunk in chunks],
+            [int(timeline.pts[chunk.start]) for chunk in chunks],
             source.video,
             timeline.pts,
             timeline.end_pts,
@@ -93,14 +91,6 @@ def _publish(prepared: PreparedJob, chunks: Sequence[Chunk], work: Work) -> None
         verify(output, timeline.frame_count, (source.video.width, source.video.height))
         storage.publish(output, job.output_uri)
     logger.info("job %s: %s published", job.job_id, job.output_uri)
-
-
-def _local(uri: str, folder: Path) -> Path:
-    if not storage.is_remote(uri):
-        return storage.local_path(uri)
-    path = folder / uri.rpartition("/")[2]
-    storage.fetch(uri, path)
-    return path
 
 
 def _record(prepared: PreparedJob, row: dict[str, Any], work: Work) -> None:

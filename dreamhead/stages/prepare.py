@@ -5,6 +5,7 @@ from typing import Any
 
 from dreamhead import storage
 from dreamhead.errors import InputError
+from dreamhead.media.join import container_of
 from dreamhead.records import Chunk, Job, Span
 from dreamhead.stages.artefacts import load_json
 from dreamhead.stages.plan import chunks_of_shots, spans_of
@@ -98,6 +99,7 @@ def _check_output(job: Job) -> None:
     if job.output_uri in (job.video_uri, job.audio_uri):
         raise InputError(f"output_uri: {job.output_uri} is an input of the same job; nothing is overwritten")
     with naming_column("output_uri"):
+        container_of(job.output_uri)
         storage.check_writable(job.output_uri.rpartition("/")[0])
 
 

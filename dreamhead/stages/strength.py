@@ -28,8 +28,10 @@ def inside_segments(segments: Sequence[Segment], times_s: NDArray[np.float64]) -
     """(T,) whether each time lies in a segment; no segments means that all do."""
     if not segments:
         return np.ones(len(times_s), dtype=np.bool_)
-    inside = [(times_s >= segment.start_s) & (times_s < segment.end_s) for segment in segments]
-    return np.any(inside, axis=0)
+    inside = np.zeros(len(times_s), dtype=np.bool_)
+    for segment in segments:
+        inside |= (times_s >= segment.start_s) & (times_s < segment.end_s)
+    return inside
 
 
 def count_routes(routes: NDArray[np.uint8], inside: NDArray[np.bool_]) -> dict[str, int]:
