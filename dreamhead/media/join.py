@@ -1,0 +1,179 @@
+"""Join chunks into the output file by stream copy, with the speech muxed once; check the file that came out."""
+
+import heapq
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.container import OutputContainer
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from dreamhead.config import OutputSettings
+from dreamhead.errors import MediaError
+from dreamhead.media.container import find_video, media_errors, open_media
+from dreamhead.media.encode import mp4_timescales
+from dreamhead.media.speech_track import Packets, add_speech
+from dreamhead.media.video import probe
+from dreamhead.records import VideoInfo
+
+CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+"""FFmpeg's muxer by the output's suffix."""
+
+PLAIN_TAGS = ("title", "artist", "album", "comment", "copyright", "description", "genre", "date", "synopsis")
+"""Metadata that MP4 has its own places for; any other key goes into QuickTime's list of named values."""
+
+
+def container_of(output: str) -> str:
+    """FFmpeg's name of the container that the output's suffix asks for; raises MediaError for another suffix."""
+    suffix = Path(output).suffix.lower()
+    if suffix not in CONTAINERS:
+        raise MediaError(f"{output}: no container for the suffix {suffix!r}; allowed: {[*CONTAINERS]}")
+    return CONTAINERS[suffix]
+
+
+def join(
+    chunks: Sequence[Path | str],
+    chunk_pts: Sequence[int],
+    info: VideoInfo,
+    pts: NDArray[np.int64],
+    end_pts: int,
+    audio_uri: str,
+    audio_end_s: float | None,
+    output: Path,
+    settings: OutputSettings,
+    metadata: dict[str, str],
+) -> None:
+    """Write the output: the chunks' packets at the times `pts` (T,), and the speech.
+
+    `chunk_pts` are the times at which the chunks start, `end_pts` is when the last frame ends, all in ticks of the
+    source's time base; the output starts at zero. The speech starts with the first frame, is cut at `audio_end_s`
+    (to a packet's length where it is copied), and is followed by silence where it is shorter than the video. Sound
+    keeps its codec where the container takes it, else becomes AAC of the same rate and channels; MOV and Matroska
+    keep PCM. Matroska rounds times to milliseconds. Raises MediaError, and StorageError for a chunk that can't be
+    read.
+    """
+    ticks = np.append(pts, end_pts) - pts[0]
+    starts = [int(start) - int(pts[0]) for start in chunk_pts]
+    video_s = float(int(ticks[-1]) * info.time_base)
+    with (
+        open_media(str(chunks[0])) as first,
+        _open_output(output, info, metadata) as container,
+        media_errors(str(output), "can't be written"),
+    ):
+        template = _video_of(str(chunks[0]), find_video(first))
+        stream = _add_video(container, template, info)
+        delay = template.codec_context.reorder_depth
+        video = _video_packets(chunks, starts, info, ticks, delay, stream)
+        frame_s = float(1 / info.average_rate)
+        with add_speech(
+            container, audio_uri, video_s=video_s, end_s=audio_end_s, frame_s=frame_s, settings=settings
+        ) as speech:
+            # The muxer holds packets back until it has seen both streams at a time, so they come in order of time.
+            for packet in heapq.merge(video, speech, key=_decode_time_s):
+                container.mux(packet)
+
+
+def verify(path: Path, frame_count: int, size: tuple[int, int]) -> None:
+    """Check that a joined file shows `frame_count` frames of `size` (width, height as coded); raises MediaError."""
+    info = probe(str(path))
+    if info.frame_count != frame_count:
+        raise MediaError(f"{path}: shows {info.frame_count} frames; expected {frame_count}")
+    if (info.width, info.height) != size:
+        raise MediaError(f"{path}: is {info.width}x{info.height}; expected {size[0]}x{size[1]}")
+
+
+@contextmanager
+def _open_output(output: Path, info: VideoInfo, metadata: dict[str, str]) -> Iterator[OutputContainer]:
+    kind = container_of(str(output))
+    options: dict[str, str] = {}
+    if kind != "matroska":
+        named = "" if all(key in PLAIN_TAGS for key in metadata) else "+use_metadata_tags"
+        options = {**mp4_timescales(info.time_base), "movflags": f"+faststart{named}"}
+    with (
+        media_errors(str(output), "can't be written"),
+        av.open(str(output.absolute()), "w", format=kind, container_options=options) as container,
+    ):
+        container.metadata.update(metadata)
+        yield container
+
+
+def _add_video(container: OutputContainer, template: VideoStream, info: VideoInfo) -> VideoStream:
+    # The decoder's own parameters: the encoder that made the chunks may not be on this machine.
+    stream = container.add_stream_from_template(template, opaque=True)
+    context = stream.codec_context
+    context.framerate = info.average_rate
+    if context.codec.canonical_name == "hevc" and container.format.name != "matroska":
+        # With FFmpeg's own choice, hev1, Apple's players show nothing.
+        context.codec_tag = "hvc1"
+    stream.time_base = info.time_base
+    if info.rotation:
+        stream.set_display_rotation(info.rotation)
+    return stream
+
+
+def _video_packets(
+    chunks: Sequence[Path | str],
+    starts: Sequence[int],
+    info: VideoInfo,
+    ticks: NDArray[np.int64],
+    delay: int,
+    stream: VideoStream,
+) -> Packets:
+    """The chunks' packets on the output's timeline. `ticks` (T + 1,) starts at zero and ends with the end."""
+    frame_count = len(ticks) - 1
+    decode_ticks = _decode_ticks(ticks, delay)
+    is_there = np.zeros(frame_count, dtype=bool)
+    position = 0
+    for uri, start in zip(map(str, chunks), starts, strict=True):
+        for packet in _chunk_packets(uri, stream):
+            shown = start + (packet.pts or 0) * Fraction(packet.time_base) / info.time_base
+            frame = int(np.searchsorted(ticks[:-1], int(shown)))
+            if frame >= frame_count or ticks[frame] != shown or is_there[frame]:
+                raise MediaError(f"{uri}: a frame at tick {shown} of the output, where none is expected")
+            if decode_ticks[position] > shown:
+                raise MediaError(f"{uri}: frame {frame} comes later in decoding order than its encoder announced")
+            is_there[frame] = True
+            packet.time_base, packet.stream = info.time_base, stream
+            packet.pts, packet.dts = int(shown), int(decode_ticks[position])
+            packet.duration = int(ticks[frame + 1] - ticks[frame])
+            position += 1
+            yield packet
+    if not is_there.all():
+        raise MediaError(f"the chunks hold {position} frames; expected {frame_count}")
+
+
+def _decode_ticks(ticks: NDArray[np.int64], delay: int) -> NDArray[np.int64]:
+    """(T,) ascending decoding times: frames' own times, `delay` frames early."""
+    lead = int(ticks[1]) * np.arange(-delay, 0, dtype=np.int64)
+    return np.concatenate([lead, ticks[:-1]])[: len(ticks) - 1]
+
+
+def _chunk_packets(uri: str, stream: VideoStream) -> Packets:
+    with open_media(uri) as container, media_errors(uri, "can't be read to its end"):
+        chunk = _video_of(uri, find_video(container))
+        if _parameters(chunk.codec_context) != _parameters(stream.codec_context):
+            raise MediaError(f"{uri}: was encoded with other parameters than the first chunk")
+        for packet in container.demux(chunk):
+            if packet.size:
+                yield packet
+
+
+def _parameters(context: VideoCodecContext) -> tuple[object, ...]:
+    return context.codec.canonical_name, context.width, context.height, context.extradata
+
+
+def _video_of(uri: str, stream: VideoStream | None) -> VideoStream:
+    if stream is None:
+        raise MediaError(f"{uri}: holds no video stream")
+    return stream
+
+
+def _decode_time_s(packet: "Packet[Any]") -> float:
+    return float((packet.dts or 0) * packet.time_base)
