@@ -53,10 +53,10 @@ class LandmarkDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.neutral = nn.Linear(coefficients, hidden_size)
         self.timesteps = Timesteps(hidden_size, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time = TimestepEmbedding(hidden_size, hidden_size)
-        self.blocks = nn.ModuleList()
+        self.units = nn.ModuleList()
         for number in range(blocks):
-            self.blocks.append(TemporalUnit(hidden_size, dilations[number % len(dilations)], dropout))
-            self.blocks.append(MappingUnit(hidden_size, dropout))
+            self.units.append(TemporalUnit(hidden_size, dilations[number % len(dilations)], dropout))
+            self.units.append(MappingUnit(hidden_size, dropout))
         self.out = nn.Sequential(nn.LayerNorm(hidden_size), nn.Linear(hidden_size, coefficients))
         self.register_buffer("mean", torch.zeros(points * 3))
         self.register_buffer("basis", torch.zeros(coefficients, points * 3))
@@ -80,7 +80,7 @@ class LandmarkDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         identity = self.neutral(self.project(neutral - self.neutral_mean.view(-1, 3)))
         time = self.time(self.timesteps(timestep).to(noisy.dtype))
         hidden = self.noisy(noisy) + heard + identity[:, None]
-        for block in self.blocks:
+        for block in self.units:
             hidden = block(hidden, time, heard)
         clean: Tensor = self.out(hidden)
         return clean

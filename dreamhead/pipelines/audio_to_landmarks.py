@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import Self
 
+from dreamhead.checkpoint import Checkpoint
 from dreamhead.config import LandmarkSettings
 from dreamhead.diffusion.objective import make_scheduler
 from dreamhead.diffusion.sampling import keyed_noise, sample
@@ -41,6 +43,11 @@ class AudioToLandmarks:
         self._scheduler = make_scheduler()
         self.context_s = WINDOW / TICK_RATE
         """Seconds of speech before the first and after the last time that the answer depends on."""
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, settings: LandmarkSettings, device: torch.device) -> Self:
+        """The pipeline with a checkpoint's network."""
+        return cls(checkpoint.landmark_denoiser(device), settings)
 
     def __call__(
         self, speech: SpeechTrack, times_s: NDArray[np.float64], neutral: Floats, seed: int

@@ -115,7 +115,7 @@ class LandmarkTask:
             "opening": OPENING_WEIGHT * opening.mean() * 1e2,
         }
         total = torch.stack(list(parts.values())).sum()
-        return total, {name: float(value) for name, value in parts.items()}
+        return total, {name: float(value.detach()) for name, value in parts.items()}
 
     def _batch(self, generator: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         share = self._lengths / self._lengths.sum()

@@ -1,0 +1,179 @@
+"""A checkpoint directory: networks as diffusers saves them, what they were trained for, a model card, digests.
+
+    config.json               what the networks expect
+    audio_to_landmark/        config.json, diffusion_pytorch_model.safetensors
+    landmark_to_image/        the same
+    autoencoder/              the same, of the class that config.json names
+    README.md                 model card
+    digests.json              SHA-256 of every other file, written last
+"""
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+from diffusers.models.modeling_utils import ModelMixin
+from pydantic import Field
+from torch import nn
+from typing_extensions import Self
+
+from dreamhead import storage
+from dreamhead.config import Section, parse
+from dreamhead.errors import CheckpointError, ConfigError
+from dreamhead.models.autoencoder import FaceAutoencoder, LibraryAutoencoder, autoencoder_class
+from dreamhead.models.landmark_denoiser import LandmarkDenoiser
+from dreamhead.models.latent_denoiser import LatentDenoiser
+
+BUNDLED = Path(__file__).with_name("weights") / "base"
+DIGESTS = "digests.json"
+LANDMARKS, IMAGE, AUTOENCODER = "audio_to_landmark", "landmark_to_image", "autoencoder"
+
+
+class CheckpointConfig(Section):
+    """What the networks of a checkpoint expect."""
+
+    speech_encoder: str = "whisper"
+    """Name of the speech features that the first stage was trained on."""
+    crop_size: int = Field(default=256, ge=32, multiple_of=32)
+    """Side of the aligned crop that the second stage was trained on, pixels."""
+    autoencoder: str = FaceAutoencoder.__name__
+    """Class of the autoencoder."""
+
+
+class Checkpoint:
+    """A verified checkpoint on local disk; networks are loaded when asked for."""
+
+    def __init__(self, folder: Path, config: CheckpointConfig, digests: dict[str, str]) -> None:
+        self._folder = folder
+        self._digests = digests
+        self.config = config
+
+    @classmethod
+    def load(cls, uri: str = "") -> Self:
+        """Open a checkpoint directory, the bundled one unless given, and verify it.
+
+        Raises:
+            CheckpointError: not a checkpoint, a file is missing, or a digest doesn't match.
+        """
+        folder = _local_folder(uri) if uri else BUNDLED
+        where = uri or str(BUNDLED)
+        digests = _read_digests(folder, where)
+        for name, expected in digests.items():
+            _verify(folder / name, expected, f"{where}/{name}")
+        try:
+            values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            return cls(folder, parse(values, CheckpointConfig, f"{where}/config.json"), digests)
+        except (OSError, ValueError, ConfigError) as error:
+            raise CheckpointError(f"{where}: {error}") from error
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all files."""
+        return self._digest_of("")
+
+    @property
+    def landmarks_digest(self) -> str:
+        """SHA-256 over what decides the landmarks."""
+        return self._digest_of(LANDMARKS, self.config.speech_encoder)
+
+    @property
+    def render_digest(self) -> str:
+        """SHA-256 over what decides the pixels."""
+        return hashlib.sha256((self._digest_of(IMAGE) + self._digest_of(AUTOENCODER)).encode()).hexdigest()
+
+    def landmark_denoiser(self, device: torch.device) -> LandmarkDenoiser:
+        """The first stage's network, ready for inference."""
+        model: LandmarkDenoiser = self._network(LandmarkDenoiser, LANDMARKS, device)
+        return model
+
+    def latent_denoiser(self, device: torch.device) -> LatentDenoiser:
+        """The second stage's network, ready for inference."""
+        model: LatentDenoiser = self._network(LatentDenoiser, IMAGE, device)
+        return model
+
+    def autoencoder(self, device: torch.device) -> nn.Module:
+        """The autoencoder, ready for inference, with `encode` and `decode`."""
+        kind = autoencoder_class(self.config.autoencoder)
+        network = self._network(kind, AUTOENCODER, device)
+        return network if isinstance(network, FaceAutoencoder) else LibraryAutoencoder(network)
+
+    def _network(self, kind: type[ModelMixin], part: str, device: torch.device) -> ModelMixin:
+        try:
+            # Weights are stored in half precision; a CPU computes in full.
+            model = kind.from_pretrained(self._folder / part, torch_dtype=torch.float32, low_cpu_mem_usage=False)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise CheckpointError(f"{self._folder / part}: can't load {kind.__name__}: {error}") from error
+        ready: ModelMixin = model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        return ready
+
+    def _digest_of(self, prefix: str, *more: str) -> str:
+        parts = [f"{name} {digest}" for name, digest in sorted(self._digests.items()) if name.startswith(prefix)]
+        return hashlib.sha256("\n".join([*parts, *more]).encode()).hexdigest()
+
+
+def save(
+    folder: Path,
+    config: CheckpointConfig,
+    landmark_denoiser: LandmarkDenoiser,
+    latent_denoiser: LatentDenoiser,
+    autoencoder: ModelMixin,
+    card: str,
+) -> None:
+    """Write a checkpoint directory in half precision; `card` is the model card, Markdown."""
+    folder.mkdir(parents=True, exist_ok=True)
+    networks = {LANDMARKS: landmark_denoiser, IMAGE: latent_denoiser, AUTOENCODER: autoencoder}
+    for part, network in networks.items():
+        network.half().save_pretrained(folder / part)
+        network.float()
+    (folder / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    write_digests(folder)
+
+
+def write_digests(folder: Path) -> None:
+    """Record the SHA-256 of every file, after a change that is meant."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != DIGESTS)
+    digests = {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
+    (folder / DIGESTS).write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
+
+
+def _local_folder(uri: str) -> Path:
+    if not storage.is_remote(uri):
+        return storage.local_path(uri)
+    # The name is the digest of the digests: another checkpoint at the same uri gets another copy.
+    name = hashlib.sha256(storage.read_bytes(storage.join(uri, DIGESTS))).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"dreamhead-checkpoint-{name}"
+    for file in storage.list_files(uri):
+        target = folder / file.removeprefix(uri.rstrip("/") + "/")
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            storage.fetch(file, target)
+    return folder
+
+
+def _read_digests(folder: Path, where: str) -> dict[str, str]:
+    try:
+        digests = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{where}: not a checkpoint directory, it has no {DIGESTS}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{where}/{DIGESTS}: not valid JSON: {error}") from error
+    return {str(name): str(digest) for name, digest in digests.items()}
+
+
+def _verify(path: Path, expected: str, where: str) -> None:
+    if not path.is_file():
+        raise CheckpointError(f"{where}: missing, though {DIGESTS} lists it")
+    found = _sha256(path)
+    if found != expected:
+        raise CheckpointError(f"{where}: SHA-256 is {found}, expected {expected}: changed or damaged")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

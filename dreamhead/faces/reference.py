@@ -1,0 +1,98 @@
+"""References: which frames of a shot to keep, and which of them to show for a wanted mouth."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamhead.faces import geometry, topology
+from dreamhead.records import ShotAnalysis
+
+LIPS = tuple(
+    sorted({*topology.OUTER_LOWER_LIP, *topology.OUTER_UPPER_LIP, *topology.INNER_LOWER_LIP, *topology.INNER_UPPER_LIP})
+)
+# Changing the reference costs as much as this distance between mouths: teeth shall not flicker for a trifle.
+SWITCH_COST = 0.02
+
+Floats = NDArray[np.floating[Any]]
+
+
+def mouth_shape(canonical: Floats) -> NDArray[np.float32]:
+    """(T, N) lip points of (T, 478, 3) canonical shapes, flat, in units of eye distance a point."""
+    lips = canonical[:, LIPS] - canonical[:, LIPS].mean(axis=1, keepdims=True)
+    return (lips.reshape(len(canonical), -1) / np.sqrt(len(LIPS))).astype(np.float32)
+
+
+class ReferenceKeeper:
+    """Keeps up to `limit` frames whose mouths differ as much as possible, in one pass.
+
+    A frame is kept when its mouth is further from all kept ones than a distance that grows when there are too many.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._distance = 0.005
+        self._shapes: list[NDArray[np.float32]] = []
+        self.frames: list[int] = []
+        """Numbers of the kept frames."""
+        self.crops: list[NDArray[np.uint8]] = []
+        """(S, S, 3) each."""
+        self.landmarks: list[NDArray[np.float32]] = []
+        """(478, 3) each, pixels of its crop."""
+
+    def wants(self, shape: NDArray[np.float32]) -> bool:
+        """Whether a mouth (N,) differs enough from all kept ones."""
+        return all(np.linalg.norm(shape - kept) > self._distance for kept in self._shapes)
+
+    def keep(
+        self, frame: int, shape: NDArray[np.float32], crop: NDArray[np.uint8], landmarks: NDArray[np.float32]
+    ) -> None:
+        """Keep a frame; when that is one too many, widen the distance until some go."""
+        self._shapes.append(shape)
+        self.frames.append(frame)
+        self.crops.append(crop)
+        self.landmarks.append(landmarks)
+        while len(self.frames) > self._limit:
+            self._distance *= 1.2
+            self._thin()
+
+    def _thin(self) -> None:
+        kept: list[int] = []
+        for number, shape in enumerate(self._shapes):
+            if all(np.linalg.norm(shape - self._shapes[other]) > self._distance for other in kept):
+                kept.append(number)
+        self._shapes = [self._shapes[number] for number in kept]
+        self.frames = [self.frames[number] for number in kept]
+        self.crops = [self.crops[number] for number in kept]
+        self.landmarks = [self.landmarks[number] for number in kept]
+
+
+def choose_references(shot: ShotAnalysis, targets: NDArray[np.float32]) -> NDArray[np.int64]:
+    """(T,) the reference for each of T successive frames: near to the wanted mouth, and seldom another one.
+
+    The cheapest path over frames and references (Viterbi 1967) of distance between mouths and cost of switching.
+
+    Args:
+        targets: (T, K, 3) canonical lower faces.
+    """
+    wanted = np.repeat(shot.neutral[None], len(targets), axis=0)
+    wanted[:, topology.lower_face()] = targets
+    pose = geometry.fit_pose(shot.reference_landmarks)
+    there = mouth_shape(pose.to_canonical(shot.reference_landmarks))
+    distance = np.linalg.norm(mouth_shape(wanted)[:, None] - there[None], axis=2)
+    return _cheapest_path(distance, SWITCH_COST)
+
+
+def _cheapest_path(costs: Floats, switch: float) -> NDArray[np.int64]:
+    total = costs[0].copy()
+    came_from = np.zeros(costs.shape, np.int64)
+    for frame in range(1, len(costs)):
+        best = int(total.argmin())
+        stay = total <= total[best] + switch
+        came_from[frame] = np.where(stay, np.arange(len(total)), best)
+        total = np.where(stay, total, total[best] + switch) + costs[frame]
+    path = np.empty(len(costs), np.int64)
+    path[-1] = total.argmin()
+    for frame in range(len(costs) - 1, 0, -1):
+        path[frame - 1] = came_from[frame, path[frame]]
+    return path

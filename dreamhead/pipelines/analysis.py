@@ -1,0 +1,129 @@
+"""Walk a video's frames once: shots, the chosen face of each frame, its crop, its resting shape, references."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamhead import pretrained
+from dreamhead.config import AnalysisSettings, WeightsSettings
+from dreamhead.faces import geometry
+from dreamhead.faces.crop import apply_transform, crop_transforms, extract, runs, smooth_transforms
+from dreamhead.faces.detection import FaceDetector
+from dreamhead.faces.reference import ReferenceKeeper, mouth_shape
+from dreamhead.faces.tracking import FaceChoice, FaceTracker
+from dreamhead.media.shots import ShotDetector
+from dreamhead.records import Route, ShotAnalysis
+
+# From brow to chin in canonical units; faces are judged by it since it doesn't change with a turn of the head.
+BROW_TO_CHIN = 2.2
+
+Picture = NDArray[np.uint8]
+
+
+class VideoAnalyser:
+    """Holds the face detector; call it on a stretch of frames."""
+
+    def __init__(self, settings: AnalysisSettings, weights: WeightsSettings) -> None:
+        self._settings = settings
+        self._detector = FaceDetector(pretrained.face_landmarker(weights.face_landmarker))
+
+    def close(self) -> None:
+        """Free the detector."""
+        self._detector.close()
+
+    def __call__(
+        self, frames: Iterable[Picture], first: int, times_s: NDArray[np.float64], face: str
+    ) -> Iterator[ShotAnalysis]:
+        """Yield the analysis of each shot as it ends. Holds no frame but the current one, and the references.
+
+        Args:
+            frames: T frames (H, W, 3) RGB, as shown.
+            first: number of the first of them in the video.
+            times_s: (T,) seconds of each frame from the start of the video.
+            face: which face; see `FaceChoice.parse`.
+
+        Raises:
+            InputError: `face` can't be read.
+        """
+        tracker = FaceTracker(self._detector, FaceChoice.parse(face))
+        rate = 1 / float(np.median(np.diff(times_s))) if len(times_s) > 1 else 25.0
+        cuts = ShotDetector(self._settings.shot_threshold, rate)
+        shot = _Shot(first, self._settings, rate)
+        for number, (frame, time_s) in enumerate(zip(frames, times_s, strict=True), start=first):
+            if cuts.is_cut(frame) and number > shot.start:
+                yield shot.finish()
+                shot = _Shot(number, self._settings, rate)
+                tracker.start_shot()
+            shot.add(frame, tracker(frame, float(time_s)))
+        yield shot.finish()
+
+
+class _Shot:
+    """Gathers one shot frame by frame."""
+
+    def __init__(self, start: int, settings: AnalysisSettings, rate: float) -> None:
+        self.start = start
+        self._settings = settings
+        self._rate = rate
+        self._landmarks: list[NDArray[np.float32]] = []
+        self._routes: list[Route] = []
+        self._keeper = ReferenceKeeper(settings.reference_frames)
+
+    def add(self, frame: Picture, landmarks: NDArray[np.float32] | None) -> None:
+        number = self.start + len(self._routes)
+        if landmarks is None:
+            self._landmarks.append(np.full((478, 3), np.nan, np.float32))
+            self._routes.append(Route.NO_FACE)
+            return
+        pose = geometry.fit_pose(landmarks[None])
+        self._landmarks.append(landmarks)
+        self._routes.append(self._route(pose))
+        shape = mouth_shape(pose.to_canonical(landmarks[None]))[0]
+        if self._routes[-1] == Route.DUB and self._keeper.wants(shape):
+            transform = crop_transforms(pose, self._settings.crop_size)[0]
+            crop = extract(frame, transform, self._settings.crop_size)
+            self._keeper.keep(number, shape, crop, apply_transform(transform, landmarks))
+
+    def finish(self) -> ShotAnalysis:
+        settings, keeper = self._settings, self._keeper
+        landmarks, routes = np.stack(self._landmarks), np.array(self._routes, np.uint8)
+        pose = geometry.fit_pose(landmarks)
+        transforms = crop_transforms(pose, settings.crop_size)
+        count = len(keeper.frames)
+        return ShotAnalysis(
+            start=self.start,
+            stop=self.start + len(landmarks),
+            landmarks=landmarks,
+            routes=_without_glimpses(routes, self._rate),
+            neutral=_neutral(pose.to_canonical(landmarks), routes),
+            crops=smooth_transforms(transforms, settings.crop_smoothing_s * self._rate, settings.crop_size),
+            reference_frames=np.array(keeper.frames, np.int64),
+            reference_crops=np.array(keeper.crops, np.uint8).reshape(count, settings.crop_size, settings.crop_size, 3),
+            reference_landmarks=np.array(keeper.landmarks, np.float32).reshape(count, 478, 3),
+        )
+
+    def _route(self, pose: geometry.Pose) -> Route:
+        settings = self._settings
+        if BROW_TO_CHIN / float(pose.scale[0]) < settings.min_face_px:
+            return Route.FACE_TOO_SMALL
+        if abs(pose.yaw_deg()[0]) > settings.max_yaw_deg or abs(pose.pitch_deg()[0]) > settings.max_pitch_deg:
+            return Route.TURNED_AWAY
+        return Route.DUB
+
+
+def _neutral(canonical: NDArray[np.floating[Any]], routes: NDArray[np.uint8]) -> NDArray[np.float32]:
+    usable = canonical[routes == Route.DUB]
+    if not len(usable):
+        return np.full((478, 3), np.nan, np.float32)
+    return geometry.resting_face(usable)
+
+
+def _without_glimpses(routes: NDArray[np.uint8], rate: float) -> NDArray[np.uint8]:
+    """A face seen for less than a fifth of a second in a longer shot passes through: dubbing it would only flash."""
+    kept = routes.copy()
+    for start, stop in runs(routes == Route.DUB):
+        if stop - start < round(rate / 5) and len(routes) > stop - start:
+            kept[start:stop] = Route.NO_FACE
+    return kept

@@ -1,0 +1,281 @@
+"""Second stage at work: target landmarks in, frames with the lower face painted anew out.
+
+A frame's own skin is moved along the landmarks to the wanted mouth; what the frame can't show, the inside of the
+mouth, comes from the frame of the same shot whose mouth was nearest, moved likewise. The diffusion model paints what no
+warp can, and says where its painting is better than the warped pixels, which stay everywhere else.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from dreamhead.checkpoint import Checkpoint
+from dreamhead.config import RenderSettings
+from dreamhead.diffusion.objective import make_scheduler
+from dreamhead.diffusion.sampling import keyed_noise, sample
+from dreamhead.faces import geometry, topology
+from dreamhead.faces.crop import apply_transform, extract, match_colour, paste, pose_mask
+from dreamhead.faces.geometry import Pose
+from dreamhead.faces.landmark_image import draw
+from dreamhead.faces.reference import choose_references
+from dreamhead.faces.warp import STRETCH_LIMIT, Displacement, displacement, warp
+from dreamhead.models.latent_denoiser import LatentDenoiser
+from dreamhead.records import ShotAnalysis
+
+START = 0.6
+"""Share of the noise schedule that sampling starts from: the warped reference is already near."""
+CAUTION = 2.0
+"""Logits are lowered by this: a network that hasn't learnt anything is trusted little."""
+
+Picture = NDArray[np.uint8]
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """What the network is told of one frame. S is the side of the crop."""
+
+    warped: Picture
+    """(S, S, 3) first guess: the frame outside the mask, moved pixels inside."""
+    target_image: Picture
+    """(S, S, 3) landmark image of the target."""
+    reference_image: Picture
+    """(S, S, 3) landmark image of the reference before it was moved."""
+    stretch: NDArray[np.float32]
+    """(S, S) log2 of how much the reference was stretched."""
+    mask: NDArray[np.float32]
+    """(S, S) opacity of the dubbed region."""
+    mouth: NDArray[np.float32]
+    """(S, S) the target's lips and what is between them, soft."""
+
+
+class LandmarksToFrames:
+    """Paints frames of one shot.
+
+    Args:
+        model: in evaluation mode, on its device.
+        autoencoder: with `encode` and `decode`, on the same device.
+    """
+
+    def __init__(self, model: LatentDenoiser, autoencoder: nn.Module, settings: RenderSettings, size: int) -> None:
+        self._model = model
+        self._autoencoder = autoencoder
+        self._settings = settings
+        self._size = size
+        self._scheduler = make_scheduler()
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, settings: RenderSettings, device: torch.device) -> Self:
+        """The pipeline with a checkpoint's networks."""
+        networks = checkpoint.latent_denoiser(device), checkpoint.autoencoder(device)
+        return cls(*networks, settings, checkpoint.config.crop_size)
+
+    def __call__(
+        self,
+        frames: Iterable[Picture],
+        source_indices: Sequence[int],
+        strength: NDArray[np.float32],
+        shot: ShotAnalysis,
+        targets: NDArray[np.float32],
+        seed: int,
+    ) -> Iterator[Picture]:
+        """One frame out for each frame in, in order; at most `batch_size` are held.
+
+        Args:
+            frames: T frames (H, W, 3) RGB.
+            source_indices: T numbers of the frames in the source, inside the shot.
+            strength: (T,) 0 passes the frame through untouched, 1 dubs it, between the mouth is on its way.
+            shot: of all these frames.
+            targets: (T, K, 3) canonical lower faces.
+            seed: of the noise, the same map for all frames of a job against flicker.
+        """
+        references = self._references(shot, targets, strength)
+        rows = zip(frames, source_indices, strength, targets, references, strict=True)
+        while batch := list(islice(rows, self._settings.batch_size)):
+            yield from self._batch(batch, shot, seed)
+
+    def _references(
+        self, shot: ShotAnalysis, targets: NDArray[np.float32], strength: NDArray[np.float32]
+    ) -> NDArray[np.int64]:
+        if not len(shot.reference_frames) or not strength.any():
+            return np.zeros(len(targets), np.int64)
+        return choose_references(shot, targets)
+
+    def _batch(self, rows: list[Any], shot: ShotAnalysis, seed: int) -> Iterator[Picture]:
+        chosen = [row for row in rows if row[2] > 0]
+        places = [_Place.of(shot, int(row[1]), float(row[2]), row[3], self._size) for row in chosen]
+        examples = [
+            self._example(extract(row[0], place.transform, self._size), place, shot, int(row[4]))
+            for row, place in zip(chosen, places, strict=True)
+        ]
+        painted = iter(self._paint(examples, seed) if examples else [])
+        place_of = iter(zip(places, examples, strict=True))
+        for frame, _, strength, _, _ in rows:
+            if strength <= 0:
+                yield frame
+                continue
+            place, example = next(place_of)
+            opacity = example.mask * np.float32(min(1.0, 2 * strength))
+            yield paste(frame, next(painted), opacity, place.transform)
+
+    def _example(self, crop: Picture, place: "_Place", shot: ShotAnalysis, number: int) -> Example:
+        reference, its_landmarks = shot.reference_crops[number], shot.reference_landmarks[number]
+        mask = pose_mask(shot.neutral, place.pose, place.transform, self._size, self._settings.feather)
+        example = make_example(crop, reference, its_landmarks, place.target, mask)
+        if self._settings.skin == "reference":
+            return example
+        own = warp(crop, displacement(place.landmarks, place.target, self._size))
+        return with_skin(example, own)
+
+    def _paint(self, examples: list[Example], seed: int) -> NDArray[np.float32]:
+        """(B, S, S, 3) painted crops, 0 to 255."""
+        warped = np.stack([example.warped for example in examples]).astype(np.float32)
+        if self._settings.renderer == "warp":
+            return warped
+        painted, share = paint(
+            self._model, self._autoencoder, self._scheduler, examples, seed, self._settings.num_inference_steps
+        )
+        mixed: NDArray[np.float32] = warped + share * (painted - warped)
+        return mixed
+
+
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Where one frame's face is, and where its landmarks shall go, in pixels of the crop."""
+
+    pose: Pose
+    transform: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+    target: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, shot: ShotAnalysis, frame: int, strength: float, lower: Floats, size: int) -> "_Place":
+        landmarks, transform = shot.landmarks[frame - shot.start], shot.crops[frame - shot.start]
+        pose = geometry.fit_pose(landmarks[None])
+        canonical = pose.to_canonical(landmarks[None])
+        points = topology.lower_face()
+        # A mouth on its way in or out has gone only part of the way from the source's.
+        share = strength * topology.lower_face_weight()[:, None]
+        canonical[0, points] += share * (lower - canonical[0, points])
+        target = pose.to_pixels(canonical)[0]
+        return cls(pose, transform, apply_transform(transform, landmarks), apply_transform(transform, target))
+
+
+def make_example(
+    crop: Picture, reference: Picture, its_landmarks: Floats, target: NDArray[np.float32], mask: NDArray[np.float32]
+) -> Example:
+    """Move the reference to the target landmarks and put it, colour-matched, into the frame's mask.
+
+    Args:
+        crop: (S, S, 3) the frame; what its mask hides is not looked at.
+        reference: (S, S, 3).
+        its_landmarks: (478, 3) of the reference, pixels of the crop.
+        target: (478, 3) wanted, pixels of the crop.
+        mask: (S, S).
+    """
+    size = crop.shape[0]
+    field = displacement(its_landmarks.astype(np.float32), target, size)
+    moved = match_colour(warp(reference, field), crop, mask)
+    return Example(
+        warped=_blend(crop, moved, mask),
+        target_image=draw(target, size),
+        reference_image=draw(its_landmarks.astype(np.float32), size),
+        stretch=_smooth_stretch(field),
+        mask=mask,
+        mouth=mouth_region(target, size),
+    )
+
+
+def with_skin(example: Example, skin: Picture) -> Example:
+    """The example with another picture's pixels outside the lips; the mouth keeps its colour relative to them."""
+    mouth = example.mouth
+    inside = match_colour(example.warped, skin, mouth)
+    warped = _blend(skin, inside, mouth)
+    return Example(
+        warped, example.target_image, example.reference_image, example.stretch * mouth, example.mask, example.mouth
+    )
+
+
+@torch.no_grad()
+def paint(
+    model: LatentDenoiser, autoencoder: nn.Module, scheduler: Any, examples: list[Example], seed: int, steps: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Painted crops (B, S, S, 3), 0 to 255, and the share (B, S, S, 1) by which to take them."""
+    device = model.device
+    warped = _tensor(np.stack([example.warped for example in examples])).to(device)
+    mask = torch.from_numpy(np.stack([example.mask for example in examples]))[:, None].to(device)
+    reference = autoencoder.encode(warped)
+    masked = autoencoder.encode(hide(warped, mask))
+    told = guides(examples).to(device)
+    logits: list[Tensor] = []
+
+    def denoiser(noisy: Tensor, timestep: Tensor) -> Tensor:
+        clean, logit = model(noisy, timestep, reference, masked, told)
+        logits.append(logit)
+        return clean
+
+    noise = keyed_noise(seed, [0], reference.shape[1:]).to(device).expand_as(reference)
+    latents = sample(denoiser, scheduler, noise, steps, begin=reference, start=START)
+    pixels = (autoencoder.decode(latents).float().clamp(-1, 1) + 1) * 127.5
+    share = trust(logits[-1].float(), warped.shape[-1])
+    return (
+        np.ascontiguousarray(pixels.permute(0, 2, 3, 1).cpu().numpy()),
+        np.ascontiguousarray(share.permute(0, 2, 3, 1).cpu().numpy()),
+    )
+
+
+def hide(pixels: Tensor, mask: Tensor) -> Tensor:
+    """(B, 3, S, S) pictures with grey where (B, 1, S, S) `mask` is; a soft edge would let the mouth shine through."""
+    return pixels * (mask <= 0)
+
+
+def guides(examples: Sequence[Example]) -> Tensor:
+    """(B, 8, S, S) in -1..1: see GUIDE_CHANNELS."""
+    stretch = np.stack([example.stretch for example in examples])[:, None] / STRETCH_LIMIT
+    mask = np.stack([example.mask for example in examples])[:, None] * 2 - 1
+    drawn = [
+        _tensor(np.stack([getattr(example, name) for example in examples]))
+        for name in ("target_image", "reference_image")
+    ]
+    return torch.cat([*drawn, torch.from_numpy(stretch), torch.from_numpy(mask)], dim=1)
+
+
+def trust(logit: Tensor, size: int) -> Tensor:
+    """(B, 1, s, s) logits -> (B, 1, S, S) share of the painting in the result."""
+    share = torch.sigmoid(logit - CAUTION)
+    return nn.functional.interpolate(share, size=(size, size), mode="bilinear", align_corners=False)
+
+
+def mouth_region(landmarks: Floats, size: int) -> NDArray[np.float32]:
+    """(S, S) 1 on the lips and between them, fading out around them."""
+    region = np.zeros((size, size), np.float32)
+    outline = landmarks[list(topology.OUTER_LOWER_LIP + topology.OUTER_UPPER_LIP), :2]
+    cv2.fillConvexPoly(region, cv2.convexHull(np.round(outline * 16).astype(np.int32)), 1.0, cv2.LINE_AA, shift=4)
+    reach = max(1, size // 32)
+    grown = cv2.dilate(region, np.ones((reach, reach), np.uint8))
+    soft: NDArray[np.float32] = cv2.GaussianBlur(grown, (0, 0), size / 85)
+    return soft
+
+
+def _blend(outside: Floats, inside: Floats, share: NDArray[np.float32]) -> Picture:
+    mixed = outside.astype(np.float32) + share[..., None] * (inside.astype(np.float32) - outside)
+    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+
+
+def _smooth_stretch(field: Displacement) -> NDArray[np.float32]:
+    """The mesh's facets say nothing of the picture: what counts is where the stretch is."""
+    smooth: NDArray[np.float32] = cv2.GaussianBlur(field.stretch, (0, 0), field.stretch.shape[0] / 128)
+    return smooth
+
+
+def _tensor(pictures: Picture) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in -1..1."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1

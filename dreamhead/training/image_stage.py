@@ -1,0 +1,145 @@
+"""What training the second stage adds to the loop: a target, its warped reference, and what the network is told."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dreamhead.diffusion.objective import add_noise, make_scheduler
+from dreamhead.errors import InputError
+from dreamhead.faces import geometry
+from dreamhead.faces.crop import apply_transform, pose_mask
+from dreamhead.faces.geometry import Pose, resting_face
+from dreamhead.faces.reference import mouth_shape
+from dreamhead.models.latent_denoiser import LatentDenoiser
+from dreamhead.pipelines.landmarks_to_frames import START, Example, guides, hide, make_example, trust
+from dreamhead.training.augmentation import colour_change, flip_landmarks
+from dreamhead.training.autoencoder_stage import to_tensor
+from dreamhead.training.dataset import Clip
+
+MASK_WEIGHT = 4.0
+MOUTH_WEIGHT = 6.0
+TRUST_WEIGHT = 2.0
+NEAREST_SHARE = 0.4
+"""Share of examples whose reference is among the nearest mouths; the others take any frame of the clip."""
+LANDMARK_NOISE = 0.006
+"""Standard deviation, in units of eye distance, of errors like those of predicted landmarks."""
+FEATHER = 0.06
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One clip's geometry in its crops."""
+
+    clip: Clip
+    landmarks: NDArray[np.float32]
+    """(T, 478, 3) pixels of the crop."""
+    lips: NDArray[np.float32]
+    """(T, N) canonical lip points, flat: how mouths are compared."""
+    masks: list[NDArray[np.uint8]]
+    """T (S, S) opacities, 0 to 255."""
+
+
+def face_of(clip: Clip, size: int) -> Face:
+    """Geometry of all frames of a clip."""
+    pose = geometry.fit_pose(clip.landmarks)
+    canonical = pose.to_canonical(clip.landmarks)
+    neutral = resting_face(canonical)
+    frames = range(len(clip.landmarks))
+    poses = [Pose(*(part[t : t + 1] for part in pose)) for t in frames]
+    masks = [pose_mask(neutral, poses[t], clip.transforms[t], size, FEATHER) for t in frames]
+    return Face(
+        clip=clip,
+        landmarks=np.stack([apply_transform(clip.transforms[t], clip.landmarks[t]) for t in frames]),
+        lips=mouth_shape(canonical),
+        masks=[np.round(mask * 255).astype(np.uint8) for mask in masks],
+    )
+
+
+class ImageTask:
+    """Batches and loss of the second stage.
+
+    Args:
+        autoencoder: frozen, with `encode` and `decode`.
+        clips: training clips.
+        batch_size: examples in a batch.
+        size: side of the crops.
+    """
+
+    def __init__(
+        self, model: LatentDenoiser, autoencoder: nn.Module, clips: Sequence[Clip], batch_size: int, size: int
+    ) -> None:
+        self.model = model
+        self._autoencoder = autoencoder.eval().requires_grad_(False)
+        self._faces = [face_of(clip, size) for clip in clips if len(clip.crops) > 1]
+        if not self._faces:
+            raise InputError("no training clip has two frames")
+        self._batch_size = batch_size
+        self._size = size
+        self._scheduler = make_scheduler()
+
+    def loss(self, generator: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Loss of one batch drawn with `generator`, and its parts."""
+        examples, targets = zip(*[self._draw(generator) for _ in range(self._batch_size)], strict=True)
+        target = to_tensor(np.stack(targets))
+        warped = to_tensor(np.stack([example.warped for example in examples]))
+        mask = torch.from_numpy(np.stack([example.mask for example in examples]))[:, None]
+        torch_generator = torch.Generator().manual_seed(int(generator.integers(2**62)))
+        with torch.no_grad():
+            latents = self._autoencoder.encode(torch.cat([target, warped, hide(target, mask)]))
+        clean, reference, masked = latents.float().chunk(3)
+        noisy, timesteps = add_noise(self._scheduler, clean, START, torch_generator)
+        painted, logit = self.model(noisy, timesteps, reference, masked, guides(examples))
+        return self._compare(painted.float(), logit.float(), clean, target, warped, mask, examples)
+
+    def _compare(
+        self,
+        painted: Tensor,
+        logit: Tensor,
+        clean: Tensor,
+        target: Tensor,
+        warped: Tensor,
+        mask: Tensor,
+        examples: Sequence[Example],
+    ) -> tuple[Tensor, dict[str, float]]:
+        mouth = torch.from_numpy(np.stack([example.mouth for example in examples]))[:, None]
+        weight = nn.functional.avg_pool2d(0.1 + MASK_WEIGHT * mask + MOUTH_WEIGHT * mouth, 8)
+        latent = ((painted - clean).square() * weight).mean()
+        decoded = self._autoencoder.decode(painted).float()
+        # Where to trust the painting is learnt from pixels, with the painting itself held fixed.
+        share = trust(logit, self._size)
+        mixed = warped + share * (decoded.detach() - warped)
+        pixels = mask + MOUTH_WEIGHT * mouth
+        mixing = ((mixed - target).square() * pixels).mean()
+        pixel = ((decoded - target).abs() * pixels).mean()
+        parts = {"latent": latent, "pixel": pixel, "trust": TRUST_WEIGHT * 10 * mixing}
+        return torch.stack(list(parts.values())).sum(), {name: float(part.detach()) for name, part in parts.items()}
+
+    def _draw(self, generator: np.random.Generator) -> tuple[Example, NDArray[np.uint8]]:
+        """One example: the warped reference and its guides, and the picture that should come out."""
+        face = self._faces[int(generator.integers(len(self._faces)))]
+        frame = int(generator.integers(len(face.landmarks)))
+        reference = self._reference(face, frame, generator)
+        change, mirror = colour_change(generator), generator.random() < 0.5
+        pictures = [change(face.clip.crop(t)) for t in (frame, reference)]
+        landmarks = [face.landmarks[t] for t in (frame, reference)]
+        mask = face.masks[frame]
+        if mirror:
+            pictures = [np.ascontiguousarray(picture[:, ::-1]) for picture in pictures]
+            landmarks = [flip_landmarks(points, self._size) for points in landmarks]
+            mask = np.ascontiguousarray(mask[:, ::-1])
+        noise = generator.normal(0, LANDMARK_NOISE * self._size / 2.8, landmarks[0].shape) * generator.random()
+        moved = landmarks[0] + noise.astype(np.float32)
+        return make_example(*pictures, landmarks[1], moved, mask.astype(np.float32) / 255), pictures[0]
+
+    def _reference(self, face: Face, frame: int, generator: np.random.Generator) -> int:
+        others = np.flatnonzero(np.arange(len(face.lips)) != frame)
+        if generator.random() < NEAREST_SHARE:
+            # As when dubbing: the nearest mouth of a few dozen frames, not of all.
+            few = generator.choice(others, min(len(others), 40), replace=False)
+            distance = np.linalg.norm(face.lips[few] - face.lips[frame], axis=1)
+            return int(few[np.argsort(distance)[min(int(generator.integers(3)), len(few) - 1)]])
+        return int(generator.choice(others))
