@@ -1,0 +1,1 @@
+"""The demonstration: samples made from what packages ship, dubbed by the batch job."""
