@@ -1,14 +1,16 @@
 """Read video files: the times at which their frames are shown, then those frames as RGB arrays."""
 
+import itertools
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import cast
 
 import numpy as np
 from av.container import InputContainer
+from av.error import InvalidDataError
 from av.packet import Packet
 from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
@@ -20,11 +22,12 @@ from dreamhead.media.color import SWS_MATRICES, UNSPECIFIED, Color, ColorConvert
 from dreamhead.media.container import MP4, find_video, media_errors, open_media
 from dreamhead.records import VideoInfo
 
-DECODER_THREADS = 2
-
 # Here each packet is a shown frame with its own time, except for VP8's hidden frames; elsewhere only decoding tells.
 PACKETS_TELL = (MP4, "matroska,webm")
 HIDES_FRAMES = ("vp8",)
+
+MAX_REORDER = 4
+"""Packets after a key frame among which those shown before it are looked for; they come first."""
 
 SEEK_GAP = 64
 """Frames that are decoded and dropped rather than sought over."""
@@ -77,8 +80,8 @@ def read_frames(info: VideoInfo, indices: Sequence[int] | range) -> Iterator[NDA
 
 
 def _read_frames(info: VideoInfo, indices: Sequence[int] | range) -> Iterator[NDArray[np.uint8]]:
-    with _open_video(info.uri) as (container, stream):
-        reader = _FrameReader(info, container, stream)
+    with ExitStack() as files:
+        reader = _FrameReader(info, files)
         limit = max(1, BACKWARD_BYTES // (info.width * info.height * 3))
         for block in _descending_blocks(indices, limit):
             frames = {index: reader.read(index) for index in sorted(set(block))}
@@ -102,16 +105,20 @@ def _descending_blocks(indices: Iterable[int], limit: int) -> Iterator[list[int]
 
 
 class _FrameReader:
-    """Decodes frames of one open video by number."""
+    """Decodes frames of one video by number; `files` closes what it opens."""
 
-    def __init__(self, info: VideoInfo, container: InputContainer, stream: VideoStream) -> None:
+    def __init__(self, info: VideoInfo, files: ExitStack) -> None:
         self._info = info
-        self._container = container
-        self._stream = stream
+        self._files = files
         self._converter = ColorConverter()
         self._quarter_turns = info.rotation // 90
+        self._start()
+
+    def _start(self) -> None:
+        self._files.close()
+        self._container, self._stream = self._files.enter_context(_open_video(self._info.uri))
         self._next = 0
-        self._frames = self._numbered(container.demux(stream))
+        self._frames = self._numbered(self._container.demux(self._stream), None)
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """One frame, (H, W, 3) RGB."""
@@ -134,42 +141,62 @@ class _FrameReader:
             )
         return frame
 
-    def _numbered(self, packets: "Iterable[Packet[VideoStream]]") -> Iterator[tuple[int, VideoFrame]]:
+    def _numbered(
+        self, packets: "Iterable[Packet[VideoStream]]", entry: "_Entry | None"
+    ) -> Iterator[tuple[int, VideoFrame]]:
+        """Decode, and number what is shown from `entry` on; None is the start of the file."""
         pts = self._info.pts
+        first = int(pts[0]) if entry is None else entry.pts
         for packet in packets:
-            for frame in packet.decode():
+            try:
+                frames = packet.decode()
+            except InvalidDataError:
+                # On the way to the entry, frames may lean on others from before the first that was decoded.
+                if entry is None or packet.dts is None or packet.dts >= entry.dts:
+                    raise
+                continue
+            for frame in frames:
                 position = int(np.searchsorted(pts, frame.pts or 0))
-                if position < len(pts) and pts[position] == (frame.pts or 0):
+                if position < len(pts) and pts[position] == (frame.pts or 0) >= first:
                     yield position, frame
 
     def _seek(self, index: int) -> None:
-        """Go to the last key frame that is shown no later than the frame."""
+        """Go to the last key frame that is shown no later than the frame, or to the start of the file."""
         wanted = int(self._info.pts[index])
-        target, reached = wanted, None
         with media_errors(self._info.uri, f"frame {index} can't be sought"):
-            while True:
-                self._container.seek(target, stream=self._stream)
-                packets = iter(self._container.demux(self._stream))
-                key = next((packet for packet in packets if packet.is_keyframe), None)
-                if key is not None and key.pts is not None and key.pts <= wanted:
-                    break
-                # Seeking goes by decoding time: the key frame that is found may be shown only after the frame.
-                if key is None or key.dts is None or key.dts == reached:
-                    raise MediaError(f"{self._info.uri}: frame {index} can't be sought: no key frame before it")
-                reached = key.dts
-                target = key.dts - 1
-        self._next = int(np.searchsorted(self._info.pts, key.pts))
-        self._frames = self._numbered(_decodable(key, key.pts, packets))
+            entry = start = self._entry(wanted)
+            # Seeking goes by decoding time: the key frame that is found may be shown only after the frame.
+            while entry is not None and entry.pts > wanted:
+                entry = start = self._entry(entry.dts - 1, entry.dts)
+            if entry is not None and entry.is_open:
+                start = self._entry(entry.dts - 1, entry.dts)
+        if entry is None or start is None:
+            self._start()
+            return
+        self._next = int(np.searchsorted(self._info.pts, entry.pts))
+        self._frames = self._numbered(start.packets, entry)
+
+    def _entry(self, tick: int, limit: int | None = None) -> "_Entry | None":
+        """The key frame that a seek to `tick` finds; None where it isn't decoded before `limit`."""
+        self._container.seek(tick, stream=self._stream)
+        packets = iter(self._container.demux(self._stream))
+        key = next((packet for packet in packets if packet.is_keyframe), None)
+        if key is None or key.pts is None or key.dts is None or (limit is not None and key.dts >= limit):
+            return None
+        following = list(itertools.islice(packets, MAX_REORDER))
+        is_open = any(packet.pts is not None and packet.pts < key.pts for packet in following)
+        return _Entry(key.pts, key.dts, is_open, itertools.chain([key], following, packets))
 
 
-def _decodable(
-    key: "Packet[VideoStream]", key_pts: int, packets: "Iterator[Packet[VideoStream]]"
-) -> "Iterator[Packet[VideoStream]]":
-    yield key
-    for packet in packets:
-        # Frames shown before the key frame lean on frames from before it, which weren't decoded.
-        if packet.pts is None or packet.pts > key_pts:
-            yield packet
+@dataclass(frozen=True)
+class _Entry:
+    """A key frame to start decoding from."""
+
+    pts: int
+    dts: int
+    is_open: bool
+    """Frames that are shown before it are decoded after it, and lean on what comes before it."""
+    packets: "Iterator[Packet[VideoStream]]"
 
 
 @contextmanager
@@ -180,8 +207,8 @@ def _open_video(uri: str) -> Iterator[tuple[InputContainer, VideoStream]]:
             raise MediaError(f"{uri}: holds no video stream")
         if stream.codec_context is None:
             raise MediaError(f"{uri}: no decoder for its video stream")
-        stream.codec_context.thread_type = "AUTO"
-        stream.codec_context.thread_count = DECODER_THREADS
+        # More threads would report damage late, against another frame.
+        stream.codec_context.thread_count = 1
         # Without it, damage is painted over and nobody learns of it.
         stream.codec_context.options = {"err_detect": "explode"}
         yield container, stream

@@ -1,0 +1,171 @@
+"""Makers of small media files, and the development clips where they are at hand."""
+
+import random
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+CLIPS = Path(__file__).parents[2] / "shared" / "data"
+BITS = 10
+
+
+@pytest.fixture(autouse=True)
+def _same_randomness_for_all() -> Iterator[None]:
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
+
+
+@pytest.fixture(scope="session")
+def clips() -> Path:
+    """The folder with `clips` and `speech`; skips the test without it."""
+    if not CLIPS.is_dir():
+        pytest.skip(f"the development clips aren't at {CLIPS}")
+    return CLIPS
+
+
+class VideoMaker:
+    """Makes videos whose frames carry their number as a row of black and white squares."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(
+        self,
+        name: str = "clip.mp4",
+        frames: int | Sequence[NDArray[np.uint8]] = 25,
+        *,
+        rate: Fraction | int = 25,
+        size: tuple[int, int] = (96, 64),
+        codec: str = "libx264",
+        pixel_format: str = "yuv420p",
+        time_base: Fraction | None = None,
+        pts: Sequence[int] | None = None,
+        rotation: int = 0,
+        mirrored: bool = False,
+        aspect: Fraction = Fraction(1),
+        color: tuple[int, int, int, int] | None = None,
+        options: dict[str, str] | None = None,
+        sound_s: float = 0.0,
+    ) -> str:
+        """Write `frames` (arrays of RGB, or how many to draw) of `size` (width, height) and return the path."""
+        pictures = [self.draw(index, size) for index in range(frames)] if isinstance(frames, int) else frames
+        base = time_base or 1 / Fraction(rate)
+        path = self.folder / name
+        ticks = str(base.denominator)
+        is_mp4 = path.suffix in (".mp4", ".mov")
+        muxing = {"video_track_timescale": ticks, "movie_timescale": ticks} if is_mp4 else {}
+        with av.open(str(path), "w", container_options=muxing) as output:
+            stream = output.add_stream(codec, rate=rate, options={"crf": "10", **(options or {})})
+            context = stream.codec_context
+            context.height, context.width = pictures[0].shape[:2]
+            context.pix_fmt, context.time_base, context.sample_aspect_ratio = pixel_format, base, aspect
+            context.thread_count = 1
+            context.flags |= av.codec.context.Flags.frame_duration
+            if color is not None:
+                context.color_primaries, context.color_trc, context.colorspace, context.color_range = color
+            if rotation or mirrored:
+                stream.set_display_rotation(rotation, hflip=mirrored)
+            sound = output.add_stream("aac", rate=16_000, layout="mono") if sound_s else None
+            for index, picture in enumerate(pictures):
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+                frame = frame.reformat(format=pixel_format, dst_colorspace=_sws_matrix(color))
+                frame.time_base, frame.pts = base, pts[index] if pts is not None else index
+                if pts is None:
+                    frame.pts = round(index / Fraction(rate) / base)
+                frame.duration = round(1 / Fraction(rate) / base)
+                output.mux(stream.encode(frame))
+            output.mux(stream.encode(None))
+            if sound is not None:
+                output.mux(sound.encode(_audio_frame(sine(sound_s, 16_000), 16_000)))
+                output.mux(sound.encode(None))
+        return str(path)
+
+    @staticmethod
+    def draw(index: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """(H, W, 3) a slope of colours that moves, with the frame's number in bits along the top."""
+        width, height = size
+        y, x = np.mgrid[0:height, 0:width].astype(np.float64)
+        planes = [x / width, y / height, 0.5 + 0.5 * np.sin((x + 3 * index) / 15)]
+        picture = (np.stack(planes, axis=-1) * 200 + 25).astype(np.uint8)
+        side = width // BITS
+        for bit in range(BITS):
+            picture[:side, bit * side : (bit + 1) * side] = 235 if index >> bit & 1 else 16
+        return picture
+
+    @staticmethod
+    def number(picture: NDArray[np.uint8]) -> int:
+        """The number that `draw` put into an upright picture."""
+        side = picture.shape[1] // BITS
+        levels = [picture[side // 4 : side // 2 + 1, bit * side + side // 4 :][:, : side // 2] for bit in range(BITS)]
+        return sum(1 << bit for bit, level in enumerate(levels) if level.mean() > 128)
+
+
+class ToneMaker:
+    """Makes sound files: a tone that rises from 200 Hz, so that every moment is unlike the others."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(
+        self,
+        name: str = "tone.wav",
+        seconds: float = 1.0,
+        *,
+        rate: int = 16_000,
+        layout: str = "mono",
+        codec: str = "pcm_s16le",
+        container: str | None = None,
+    ) -> str:
+        """Write `seconds` of `sine` in every channel and return the path."""
+        path = self.folder / name
+        with av.open(str(path), "w", format=container) as output:
+            stream = output.add_stream(codec, rate=rate, layout=layout)
+            stream.codec_context.time_base = Fraction(1, rate)
+            samples = sine(seconds, rate)
+            channels = len(av.AudioLayout(layout).channels)
+            output.mux(stream.encode(_audio_frame(np.tile(samples, (channels, 1)), rate, layout)))
+            output.mux(stream.encode(None))
+        return str(path)
+
+    @staticmethod
+    def sine(seconds: float, rate: int) -> NDArray[np.float32]:
+        """(N,) what a file holds."""
+        return sine(seconds, rate)
+
+
+@pytest.fixture
+def make_video(tmp_path: Path) -> VideoMaker:
+    """Makes videos in the test's own folder."""
+    return VideoMaker(tmp_path)
+
+
+@pytest.fixture
+def make_tone(tmp_path: Path) -> ToneMaker:
+    """Makes sound files in the test's own folder."""
+    return ToneMaker(tmp_path)
+
+
+def sine(seconds: float, rate: int) -> NDArray[np.float32]:
+    """(N,) a tone that rises from 200 Hz by 100 Hz a second."""
+    times = np.arange(round(seconds * rate)) / rate
+    return (0.5 * np.sin(2 * np.pi * (200 * times + 50 * times**2))).astype(np.float32)
+
+
+def _audio_frame(samples: NDArray[np.float32], rate: int, layout: str = "mono") -> Any:
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(np.atleast_2d(samples)), format="fltp", layout=layout)
+    frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+    return frame
+
+
+def _sws_matrix(color: tuple[int, int, int, int] | None) -> int:
+    return 1 if color is not None and color[2] == 1 else 5
