@@ -57,7 +57,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.dry_run:
         return _dry_run(settings, manifest, work_uri, results_uri)
     table = ResultsTable(results_uri)
-    with BatchProgress(console) as progress:
+    with BatchProgress(console, len(manifest.jobs) + len(manifest.failed)) as progress:
         try:
             _dub(manifest, settings, checkpoint_uri, work_uri, table, progress)
         finally:

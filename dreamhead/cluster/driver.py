@@ -52,7 +52,7 @@ class BatchRun:
         pools = self._plan_pools()
         prepared = self._prepare(jobs)
         self._progress.plan(
-            len(jobs),
+            len(prepared),
             sum(job.frames for job in prepared),
             sum(chunk.stop - chunk.start for job in prepared for chunk in job.done),
         )

@@ -17,6 +17,8 @@ from dreamhead.records import Chunk, Span
 Constructor = tuple[DubSettings, str, str]
 """What every stage is built from: settings, checkpoint uri, work uri."""
 
+StageActor = type[AnalyseSpans] | type[LandmarkChunks] | type[RenderChunks]
+
 
 def flow(groups: Sequence[Sequence[Span]], pools: Pools, constructor: Constructor) -> Iterator[Chunk]:
     """Run groups of spans through the stages; yields each chunk as it ends, in any order, failed ones too.
@@ -41,23 +43,23 @@ def flow(groups: Sequence[Sequence[Span]], pools: Pools, constructor: Constructo
 
 def _graph(groups: Sequence[Sequence[Span]], pools: Pools, constructor: Constructor) -> Dataset:
     # One row is one block is one task; Parquet readers and `from_items` without a count would pack rows together.
-    dataset = ray.data.from_items([spans_row(group) for group in groups], override_num_blocks=len(groups))
-    stages = {AnalyseSpans: pools.analyse, LandmarkChunks: pools.landmarks, RenderChunks: pools.render}
-    for stage, pool in stages.items():
-        dataset = dataset.map_batches(
-            stage,
-            fn_constructor_args=constructor,
-            batch_size=1,
-            compute=_strategy(pool),
-            num_cpus=pool.num_cpus,
-            num_gpus=pool.num_gpus or None,
-        )
-    return dataset
+    spans = ray.data.from_items([spans_row(group) for group in groups], override_num_blocks=len(groups))
+    analysed = _stage(spans, AnalyseSpans, pools.analyse, constructor)
+    spoken = _stage(analysed, LandmarkChunks, pools.landmarks, constructor)
+    return _stage(spoken, RenderChunks, pools.render, constructor)
 
 
-def _strategy(pool: PoolSettings) -> ActorPoolStrategy:
+def _stage(dataset: Dataset, actor: StageActor, pool: PoolSettings, constructor: Constructor) -> Dataset:
     # Chunks are long and uneven: one that waits behind another is better given to a free actor.
-    return ActorPoolStrategy(min_size=pool.min_size, max_size=pool.max_size, max_tasks_in_flight_per_actor=1)
+    strategy = ActorPoolStrategy(min_size=pool.min_size, max_size=pool.max_size, max_tasks_in_flight_per_actor=1)
+    return dataset.map_batches(
+        actor,
+        fn_constructor_args=constructor,
+        batch_size=1,
+        compute=strategy,
+        num_cpus=pool.num_cpus,
+        num_gpus=pool.num_gpus or None,
+    )
 
 
 def _context(settings: DubSettings, most_spans: int) -> DataContext:

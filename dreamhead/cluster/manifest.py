@@ -109,7 +109,7 @@ def _read_jsonl(data: bytes) -> list[Row]:
 
 def job_from_row(index: int, row: Row, base: str) -> Job:
     """The checked job of one row; raises InputError that names the column and what is allowed."""
-    uris = {name: _uri(row, name, base) for name in REQUIRED}
+    uris: dict[str, Any] = {name: _uri(row, name, base) for name in REQUIRED}
     options: dict[str, Any] = {
         "seed": _seed(row.get("seed")),
         "segments": _segments(row.get("segments")),
@@ -132,7 +132,7 @@ def job_from_row(index: int, row: Row, base: str) -> Job:
 
 def _as_given(index: int, row: Row) -> Job:
     """What can be told of a row that isn't a job."""
-    texts = {name: str(row.get(name) or "") for name in (*REQUIRED, "job_id", "language", "consent_id")}
+    texts: dict[str, Any] = {name: str(row.get(name) or "") for name in (*REQUIRED, "job_id", "language", "consent_id")}
     return Job(row=index, extra=_extra(row), **texts)
 
 

@@ -17,11 +17,11 @@ RATE_WINDOW_S = 30.0
 class BatchProgress:
     """Counts what a run has done. Frames that were there already count for the bar, not for the rate."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, jobs: int) -> None:
         self._console = console
         self._bar: Progress | None = None
         self._task = TaskID(0)
-        self._jobs, self._jobs_done, self._jobs_failed, self._chunks = 0, 0, 0, 0
+        self._jobs, self._jobs_done, self._jobs_failed, self._chunks = jobs, 0, 0, 0
         self._frames, self._frames_done, self._rendered = 0, 0, 0
         self._began_s = self._line_s = time.monotonic()
         self._frames_total = Counter("dreamhead_frames_total", "Frames of the chunks that were rendered.")
@@ -43,10 +43,10 @@ class BatchProgress:
             self._bar.stop()
 
     def plan(self, jobs: int, frames: int, frames_done: int) -> None:
-        """What the run is about: jobs, frames of their outputs, and those that an earlier run left."""
-        self._jobs, self._frames, self._frames_done = jobs, frames, frames_done
+        """What is left to do: jobs, frames of their outputs, and how many of these an earlier run left."""
+        self._frames, self._frames_done = frames, frames_done
         self._began_s = time.monotonic()
-        self.say(f"{jobs} jobs, {frames} frames, of which {frames_done} are there")
+        self.say(f"{jobs} of {self._jobs} jobs to do: {frames} frames, of which {frames_done} are there")
 
     def chunk(self, chunk: Chunk) -> None:
         """One chunk came out of the pipeline."""

@@ -38,7 +38,7 @@ def ray_session(pools: PoolsSettings) -> Iterator[None]:
 
 def cluster_nodes() -> list[Node]:
     """The machines that are up, and what each offers."""
-    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     return [Node(cpus=float(offer.get("CPU", 0)), gpus=float(offer.get("GPU", 0))) for offer in resources]
 
 

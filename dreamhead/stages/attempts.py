@@ -40,21 +40,25 @@ def attempt(uri: str, most: int, what: str) -> Iterator[int]:
         raise
 
 
-def attempt_chunk(chunk: Chunk, uri: str, most: int, work: Callable[[Chunk], Chunk]) -> Chunk:
+def attempt_chunk(chunk: Chunk, uri: str, failed_uri: str, most: int, work: Callable[[Chunk], Chunk]) -> Chunk:
     """Do one chunk's work; a failure that is ours becomes the chunk's `error`, storage is tried `most` times.
 
-    Any other exception passes through: the caller's retries end at the same count.
+    The first failure is published at `failed_uri`, and the job's other chunks take it over instead of failing one by
+    one. Any other exception passes through: the caller's retries end at the same count.
     """
     what = f"frames {chunk.start} to {chunk.stop} of job {chunk.job.job_id}"
     failure: DreamheadError | None = None
     for _ in range(most):
         try:
+            if storage.exists(failed_uri):
+                return replace(chunk, error=load_json(failed_uri)["error"])
             with attempt(uri, most, what) as number:
                 return work(replace(chunk, attempt=number))
         except StorageError as error:
             logger.warning("%s: %s", what, error)
             failure = error
         except DreamheadError as error:
+            save_json(failed_uri, {"error": describe(error)})
             failure = error
             break
     return replace(chunk, error=describe(failure)) if failure else chunk

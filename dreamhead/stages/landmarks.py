@@ -38,7 +38,7 @@ class MakeLandmarks:
         if chunk.error or chunk.chunk_uri:
             return chunk
         uri = self._work.attempts_uri(chunk.job, "landmarks", chunk.start, chunk.stop)
-        return attempt_chunk(chunk, uri, self._most_attempts, self._publish)
+        return attempt_chunk(chunk, uri, self._work.failed_uri(chunk.job), self._most_attempts, self._publish)
 
     def _publish(self, chunk: Chunk) -> Chunk:
         began = time.perf_counter()

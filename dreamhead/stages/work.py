@@ -91,6 +91,10 @@ class Work:
         """Where the counts of a job's tries lie; a new run starts them afresh."""
         return self._job(job, self.render_fingerprint(job), "attempts")
 
+    def failed_uri(self, job: Job) -> str:
+        """Why the job can't be finished in this run; it exists once a chunk failed."""
+        return storage.join(self.attempts_dir(job), "failed.json")
+
     def shots(self, job: Job, start: int, stop: int) -> list[tuple[int, int]] | None:
         """The span's shots as [start, stop) source frames, or None while it isn't analysed."""
         uri = self.span_uri(job, start, stop)

@@ -106,6 +106,8 @@ def test_any_other_exception_is_counted_until_the_chunk_is_given_up(
             stage(chunk)
     error = "frames 0 to 10 of job job was given up after 3 tries, the last failed with: RuntimeError: out of memory"
     assert stage(chunk).error == f"ClusterError: {error}"
+    other = replace(chunk, start=10, stop=20)
+    assert stage(other).error == f"ClusterError: {error}"  # Not tried: its job has failed.
     prepare(job, studio.work())
     with pytest.raises(RuntimeError, match="out of memory"):
         stage(chunk)
