@@ -1,0 +1,151 @@
+"""A manifest on Ray: the same frames as without Ray whatever the pools, exact resume, failures that stay alone."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from numpy.typing import NDArray
+
+from dreamhead.cluster import batch
+from dreamhead.cluster.manifest import read_manifest
+from dreamhead.config import DubSettings, load_yaml
+from dreamhead.stages.dub import dub
+from tests.tiny import CROP_SIZE, tiny_checkpoint
+
+pytestmark = [
+    pytest.mark.ray,
+    # Ray Data warns of its own settings when it makes its own context.
+    pytest.mark.filterwarnings("ignore:.use_:DeprecationWarning"),
+]
+
+ONE = {"min_size": 1, "max_size": 1, "num_cpus": 0.5}
+TWO = {"min_size": 2, "max_size": 2, "num_cpus": 0.5}
+
+
+class Farm:
+    """A manifest of two languages for one clip and a bad row, settings and tiny weights, all in one folder."""
+
+    def __init__(self, folder: Path, video_uri: str, speeches: list[str]) -> None:
+        self.folder = folder
+        self.checkpoint = str(tiny_checkpoint(folder / "checkpoint"))
+        rows: list[dict[str, Any]] = [
+            {"job_id": f"job{index}", "video_uri": video_uri, "audio_uri": speech, "output_uri": f"out/{index}.mp4"}
+            for index, speech in enumerate(speeches)
+        ]
+        rows.append(rows[0] | {"job_id": "bad", "video_uri": "gone.mp4", "output_uri": "out/bad.mp4"})
+        self.manifest = folder / "manifest.jsonl"
+        self.manifest.write_text("\n".join(map(json.dumps, rows)))
+        self.config = folder / "config.yaml"
+
+    def configure(self, pool: dict[str, Any], **render: Any) -> None:
+        """Write the settings."""
+        values = {
+            "device": "cpu",
+            "cpu_threads": 1,
+            "analysis": {"crop_size": CROP_SIZE, "chunk_s": 0.25, "span_s": 0.5, "reference_frames": 3},
+            "landmarks": {"num_inference_steps": 1},
+            "render": {"num_inference_steps": 1, **render},
+            "output": {"preset": "ultrafast", "encoder_threads": 1},
+            "pools": {"analyse": pool, "landmarks": ONE, "render": pool},
+        }
+        self.config.write_text(yaml.safe_dump(values))
+
+    def run(self, work: str) -> tuple[int, list[dict[str, Any]]]:
+        """The batch command's exit status and its results."""
+        results = self.folder / "results.parquet"
+        status = batch.main(
+            [
+                *(str(self.manifest), "--config", str(self.config), "--checkpoint", self.checkpoint),
+                *("--work", str(self.folder / work), "--results", str(results)),
+            ]
+        )
+        return status, pq.read_table(results).to_pylist()
+
+    def frames(self) -> list[NDArray[np.uint8]]:
+        """(T, H, W, 3) of each output."""
+        return [decode(self.folder / "out" / f"{index}.mp4") for index in range(2)]
+
+
+def decode(path: Path) -> NDArray[np.uint8]:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+@pytest.fixture
+def farm(
+    tmp_path: Path, make_video: Callable[..., str], make_tone: Callable[..., str], face_frames: list[NDArray[np.uint8]]
+) -> Farm:
+    video_uri = make_video("clip.mp4", face_frames)
+    return Farm(tmp_path, video_uri, [make_tone("en.wav", 0.96), make_tone("de.wav", 0.6)])
+
+
+def test_frames_depend_neither_on_ray_nor_on_the_pools(
+    farm: Farm, ray_session: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    farm.configure(ONE)
+    status, rows = farm.run("work-one")
+    one = farm.frames()
+    assert status == batch.SOME_FAILED
+    assert [row["status"] for row in rows] == ["succeeded", "succeeded", "failed"]
+    assert rows[2]["error"].startswith("video_uri: ")
+    assert [(row["frames"], row["dubbed_frames"], row["chunks"]) for row in rows[:2]] == [(24, 24, 4)] * 2
+    assert [row["chunks_rendered"] for row in rows[:2]] == [4, 4]
+    assert "2 jobs succeeded, 1 failed; results in" in capsys.readouterr().err
+
+    farm.configure(TWO)
+    farm.run("work-two")
+    two = farm.frames()
+    settings = load_yaml(farm.config, DubSettings)
+    for job in read_manifest(str(farm.manifest)).jobs[:2]:
+        assert dub(job, settings, farm.checkpoint, str(farm.folder / "work-none"))["status"] == "succeeded"
+    none = farm.frames()
+    for index in range(2):
+        np.testing.assert_array_equal(one[index], two[index])
+        np.testing.assert_array_equal(one[index], none[index])
+    assert (one[0] != one[1]).any()
+    source = decode(farm.folder / "clip.mp4")
+    assert (np.abs(one[0].astype(int) - source).max(axis=(1, 2, 3)) > 20).all()
+
+
+def test_a_second_run_renders_nothing_and_a_render_setting_only_renders(farm: Farm, ray_session: None) -> None:
+    farm.configure(ONE)
+    farm.run("work")
+    landmarks = sorted((farm.folder / "work").rglob("landmarks-*.npz"))
+    written = [path.stat().st_mtime_ns for path in landmarks]
+    status, rows = farm.run("work")
+    assert (status, [row["chunks_rendered"] for row in rows]) == (batch.SOME_FAILED, [0, 0, 0])
+    farm.configure(ONE, renderer="warp")
+    _, rows = farm.run("work")
+    assert [row["chunks_rendered"] for row in rows] == [4, 4, 0]
+    assert sorted((farm.folder / "work").rglob("landmarks-*.npz")) == landmarks
+    assert [path.stat().st_mtime_ns for path in landmarks] == written
+    assert len(list((farm.folder / "work" / "analysis").rglob("span-*.json"))) == 2
+
+
+def test_pools_that_dont_fit_are_refused_at_once(
+    farm: Farm, ray_session: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    farm.configure(TWO | {"num_cpus": 3.0})
+    assert batch.main([str(farm.manifest), "--config", str(farm.config), "--checkpoint", farm.checkpoint]) == 2
+    assert "ClusterError: the pools need 12.75 CPUs" in capsys.readouterr().err
+
+
+def test_a_dry_run_shows_settings_and_bad_rows(farm: Farm, capsys: pytest.CaptureFixture[str]) -> None:
+    farm.configure(ONE)
+    farm.manifest.write_text(farm.manifest.read_text().replace('"job_id": "bad"', '"seed": -1'))
+    assert batch.main([str(farm.manifest), "--config", str(farm.config), "--dry-run"]) == batch.SOME_FAILED
+    shown = capsys.readouterr().out
+    assert DubSettings.model_validate(yaml.safe_load(shown)) == load_yaml(farm.config, DubSettings)
+    assert "# row 2: InputError: seed: must be a whole number" in shown
+    assert not (farm.folder / "out").exists()
+
+
+def test_a_manifest_that_isnt_there_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert batch.main([str(tmp_path / "gone.csv")]) == batch.REFUSED
+    assert "ManifestError: the manifest can't be read" in capsys.readouterr().err
