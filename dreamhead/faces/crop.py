@@ -17,6 +17,7 @@ CROP_CENTER = (0.0, 0.85, -0.12)
 JAW_DROP = 0.3
 
 Floats = NDArray[np.floating[Any]]
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
 
 def crop_transforms(pose: Pose, size: int) -> NDArray[np.float64]:
@@ -65,8 +66,7 @@ def extract(frame: NDArray[np.uint8], transform: Floats, size: int) -> NDArray[n
     )
     if factor > 1:
         crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
-    result: NDArray[np.uint8] = crop
-    return result
+    return np.asarray(crop, np.uint8)
 
 
 def pose_mask(neutral: Floats, pose: Pose, transform: Floats, size: int, feather: float) -> NDArray[np.float32]:
@@ -89,13 +89,13 @@ def pose_mask(neutral: Floats, pose: Pose, transform: Floats, size: int, feather
 
 
 def paste(
-    frame: NDArray[np.uint8], crop: Floats, opacity: NDArray[np.float32], transform: Floats
+    frame: NDArray[np.uint8], crop: Pixels, opacity: NDArray[np.float32], transform: Floats
 ) -> NDArray[np.uint8]:
     """A copy of the frame with the (S, S, 3) crop blended in; pixels with no opacity are the frame's own, to the bit."""
     height, width = frame.shape[:2]
     size = crop.shape[0]
     left, top, right, bottom = _footprint(transform, size, width, height)
-    result = frame.copy()
+    result: NDArray[np.uint8] = frame.copy()
     if right <= left or bottom <= top:
         return result
     local = transform.astype(np.float64).copy()
@@ -111,7 +111,7 @@ def paste(
     return result
 
 
-def match_colour(painted: Floats, target: Floats, opacity: NDArray[np.float32]) -> NDArray[np.float32]:
+def match_colour(painted: Pixels, target: Pixels, opacity: NDArray[np.float32]) -> NDArray[np.float32]:
     """`painted` with slow changes of colour added so that it meets `target` along the mask's edge.
 
     Args:
@@ -121,7 +121,7 @@ def match_colour(painted: Floats, target: Floats, opacity: NDArray[np.float32]) 
     """
     ring = ((opacity > 0) & (opacity < 0.9)).astype(np.float32)[..., None]
     sigma = painted.shape[0] / 12
-    difference = cv2.GaussianBlur(ring * (target - painted).astype(np.float32), (0, 0), sigma)
+    difference = cv2.GaussianBlur(ring * (target.astype(np.float32) - painted), (0, 0), sigma)
     weight = cv2.GaussianBlur(ring, (0, 0), sigma)[..., None]
     # Far from the edge nothing is known of the difference, and nothing is changed.
     matched: NDArray[np.float32] = painted.astype(np.float32) + difference / (weight + 0.05)
@@ -143,8 +143,9 @@ def _soften(mask: NDArray[np.uint8], width: float) -> NDArray[np.float32]:
     """Opacity that rises from 0 at the mask's edge to 1 `width` pixels inside; never beyond the mask."""
     inside = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
     share = np.clip(inside / max(width, 1.0), 0, 1)
-    soft: NDArray[np.float32] = (share * share * (3 - 2 * share)).astype(np.float32)
-    return soft
+    # The networks paint the lower three quarters of the crop; a head thrown back must not reach above them.
+    share[: mask.shape[0] // 4] = 0
+    return np.asarray(share * share * (3 - 2 * share), np.float32)
 
 
 def _footprint(transform: Floats, size: int, width: int, height: int) -> tuple[int, int, int, int]:
@@ -180,7 +181,7 @@ def _smooth(values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
     if sigma <= 0 or len(values) < 2:
         return values
     values[:, 1] = np.unwrap(values[:, 1])
-    smoothed: NDArray[np.float64] = cv2.GaussianBlur(
+    smoothed = cv2.GaussianBlur(
         values, (1, 2 * round(3 * sigma) + 1), sigmaX=1, sigmaY=sigma, borderType=cv2.BORDER_REPLICATE
     )
-    return smoothed
+    return np.asarray(smoothed, np.float64)

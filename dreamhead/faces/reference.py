@@ -20,7 +20,7 @@ Floats = NDArray[np.floating[Any]]
 def mouth_shape(canonical: Floats) -> NDArray[np.float32]:
     """(T, N) lip points of (T, 478, 3) canonical shapes, flat, in units of eye distance a point."""
     lips = canonical[:, LIPS] - canonical[:, LIPS].mean(axis=1, keepdims=True)
-    return (lips.reshape(len(canonical), -1) / np.sqrt(len(LIPS))).astype(np.float32)
+    return np.asarray(lips.reshape(len(canonical), -1) / np.sqrt(len(LIPS)), np.float32)
 
 
 class ReferenceKeeper:

@@ -82,4 +82,5 @@ def lower_face_weight() -> NDArray[np.float32]:
     below_nose = (canonical[:, 1] - face_model().canonical[2, 1]) / 0.15
     cheek = (canonical[:, 1] - face_model().canonical[4, 1]) / 0.5
     share = np.where(np.abs(canonical[:, 0]) > 0.45, cheek, below_nose)
-    return np.clip(share, 0, 1).astype(np.float32)
+    weight: NDArray[np.float32] = np.clip(share, 0, 1).astype(np.float32)
+    return weight

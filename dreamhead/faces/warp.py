@@ -45,8 +45,8 @@ def displacement(source: NDArray[np.float32], target: NDArray[np.float32], size:
 
 def warp(image: NDArray[np.uint8], field: Displacement) -> NDArray[np.uint8]:
     """The (S, S, 3) picture moved along the field."""
-    warped: NDArray[np.uint8] = cv2.remap(image, field.source, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    return warped
+    x, y = field.source[..., 0], field.source[..., 1]
+    return np.asarray(cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
 def _mesh() -> NDArray[np.int64]:

@@ -98,7 +98,7 @@ class LandmarkDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def decode(self, coefficients: Tensor) -> Tensor:
         """(..., D) coefficients -> (..., K, 3) residuals, canonical units."""
         flat: Tensor = coefficients @ self.basis + self.mean
-        return flat.unflatten(-1, (-1, 3))
+        return flat.view(*flat.shape[:-1], -1, 3)
 
 
 class TemporalUnit(nn.Module):

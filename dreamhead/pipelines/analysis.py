@@ -122,7 +122,7 @@ def _neutral(canonical: NDArray[np.floating[Any]], routes: NDArray[np.uint8]) ->
 
 def _without_glimpses(routes: NDArray[np.uint8], rate: float) -> NDArray[np.uint8]:
     """A face seen for less than a fifth of a second in a longer shot passes through: dubbing it would only flash."""
-    kept = routes.copy()
+    kept: NDArray[np.uint8] = routes.copy()
     for start, stop in runs(routes == Route.DUB):
         if stop - start < round(rate / 5) and len(routes) > stop - start:
             kept[start:stop] = Route.NO_FACE

@@ -8,7 +8,7 @@ warp can, and says where its painting is better than the warped pixels, which st
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -22,12 +22,12 @@ from dreamhead.config import RenderSettings
 from dreamhead.diffusion.objective import make_scheduler
 from dreamhead.diffusion.sampling import keyed_noise, sample
 from dreamhead.faces import geometry, topology
-from dreamhead.faces.crop import apply_transform, extract, match_colour, paste, pose_mask
+from dreamhead.faces.crop import Pixels, apply_transform, extract, match_colour, paste, pose_mask
 from dreamhead.faces.geometry import Pose
 from dreamhead.faces.landmark_image import draw
 from dreamhead.faces.reference import choose_references
 from dreamhead.faces.warp import STRETCH_LIMIT, Displacement, displacement, warp
-from dreamhead.models.latent_denoiser import LatentDenoiser
+from dreamhead.models.latent_denoiser import FACTOR, LatentDenoiser
 from dreamhead.records import ShotAnalysis
 
 START = 0.6
@@ -65,7 +65,7 @@ class LandmarksToFrames:
         autoencoder: with `encode` and `decode`, on the same device.
     """
 
-    def __init__(self, model: LatentDenoiser, autoencoder: nn.Module, settings: RenderSettings, size: int) -> None:
+    def __init__(self, model: LatentDenoiser, autoencoder: Any, settings: RenderSettings, size: int) -> None:
         self._model = model
         self._autoencoder = autoencoder
         self._settings = settings
@@ -116,7 +116,7 @@ class LandmarksToFrames:
             self._example(extract(row[0], place.transform, self._size), place, shot, int(row[4]))
             for row, place in zip(chosen, places, strict=True)
         ]
-        painted = iter(self._paint(examples, seed) if examples else [])
+        painted = iter(self._paint(examples, seed) if examples else np.empty((0, 0, 0, 3), np.float32))
         place_of = iter(zip(places, examples, strict=True))
         for frame, _, strength, _, _ in rows:
             if strength <= 0:
@@ -143,8 +143,9 @@ class LandmarksToFrames:
         painted, share = paint(
             self._model, self._autoencoder, self._scheduler, examples, seed, self._settings.num_inference_steps
         )
-        mixed: NDArray[np.float32] = warped + share * (painted - warped)
-        return mixed
+        rows = painted_rows(self._size)
+        warped[:, rows] += share * (painted - warped[:, rows])
+        return warped
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,30 +207,24 @@ def with_skin(example: Example, skin: Picture) -> Example:
 
 @torch.no_grad()
 def paint(
-    model: LatentDenoiser, autoencoder: nn.Module, scheduler: Any, examples: list[Example], seed: int, steps: int
+    model: LatentDenoiser, autoencoder: Any, scheduler: Any, examples: list[Example], seed: int, steps: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Painted crops (B, S, S, 3), 0 to 255, and the share (B, S, S, 1) by which to take them."""
-    device = model.device
-    warped = _tensor(np.stack([example.warped for example in examples])).to(device)
-    mask = torch.from_numpy(np.stack([example.mask for example in examples]))[:, None].to(device)
-    reference = autoencoder.encode(warped)
-    masked = autoencoder.encode(hide(warped, mask))
-    told = guides(examples).to(device)
+    """The painted rows of B crops (B, R, S, 3), 0 to 255, and the share (B, R, S, 1) by which to take them."""
+    told = tell(examples)
+    warped, mask, guides = (part.to(model.device) for part in told)
+    pictures = torch.cat([warped, hide(warped, mask)]).to(memory_format=torch.channels_last)
+    reference, masked = autoencoder.encode(pictures).chunk(2)
     logits: list[Tensor] = []
 
     def denoiser(noisy: Tensor, timestep: Tensor) -> Tensor:
-        clean, logit = model(noisy, timestep, reference, masked, told)
+        clean, logit = model(noisy, timestep, reference, masked, guides)
         logits.append(logit)
         return clean
 
-    noise = keyed_noise(seed, [0], reference.shape[1:]).to(device).expand_as(reference)
+    noise = keyed_noise(seed, [0], reference.shape[1:]).to(model.device).expand_as(reference)
     latents = sample(denoiser, scheduler, noise, steps, begin=reference, start=START)
     pixels = (autoencoder.decode(latents).float().clamp(-1, 1) + 1) * 127.5
-    share = trust(logits[-1].float(), warped.shape[-1])
-    return (
-        np.ascontiguousarray(pixels.permute(0, 2, 3, 1).cpu().numpy()),
-        np.ascontiguousarray(share.permute(0, 2, 3, 1).cpu().numpy()),
-    )
+    return _to_rows(pixels), _to_rows(trust(logits[-1].float()))
 
 
 def hide(pixels: Tensor, mask: Tensor) -> Tensor:
@@ -237,7 +232,31 @@ def hide(pixels: Tensor, mask: Tensor) -> Tensor:
     return pixels * (mask <= 0)
 
 
-def guides(examples: Sequence[Example]) -> Tensor:
+class Told(NamedTuple):
+    """Examples as tensors, only the R rows that are painted."""
+
+    warped: Tensor
+    """(B, 3, R, S) in -1..1."""
+    mask: Tensor
+    """(B, 1, R, S) in 0..1."""
+    guides: Tensor
+    """(B, 8, R, S) in -1..1: see GUIDE_CHANNELS."""
+
+
+def painted_rows(size: int) -> slice:
+    """Rows of the crop that the networks see: above them is nothing that they may change."""
+    return slice(size // 4, size)
+
+
+def tell(examples: Sequence[Example]) -> Told:
+    """Examples to tensors."""
+    rows = painted_rows(examples[0].warped.shape[0])
+    warped = _tensor(np.stack([example.warped[rows] for example in examples]))
+    mask = torch.from_numpy(np.stack([example.mask[rows] for example in examples]))[:, None]
+    return Told(warped, mask, _guides(examples)[..., rows, :])
+
+
+def _guides(examples: Sequence[Example]) -> Tensor:
     """(B, 8, S, S) in -1..1: see GUIDE_CHANNELS."""
     stretch = np.stack([example.stretch for example in examples])[:, None] / STRETCH_LIMIT
     mask = np.stack([example.mask for example in examples])[:, None] * 2 - 1
@@ -248,10 +267,10 @@ def guides(examples: Sequence[Example]) -> Tensor:
     return torch.cat([*drawn, torch.from_numpy(stretch), torch.from_numpy(mask)], dim=1)
 
 
-def trust(logit: Tensor, size: int) -> Tensor:
-    """(B, 1, s, s) logits -> (B, 1, S, S) share of the painting in the result."""
+def trust(logit: Tensor) -> Tensor:
+    """(B, 1, r, s) logits -> (B, 1, 8 r, 8 s) share of the painting in the result."""
     share = torch.sigmoid(logit - CAUTION)
-    return nn.functional.interpolate(share, size=(size, size), mode="bilinear", align_corners=False)
+    return nn.functional.interpolate(share, scale_factor=float(FACTOR), mode="bilinear", align_corners=False)
 
 
 def mouth_region(landmarks: Floats, size: int) -> NDArray[np.float32]:
@@ -261,19 +280,22 @@ def mouth_region(landmarks: Floats, size: int) -> NDArray[np.float32]:
     cv2.fillConvexPoly(region, cv2.convexHull(np.round(outline * 16).astype(np.int32)), 1.0, cv2.LINE_AA, shift=4)
     reach = max(1, size // 32)
     grown = cv2.dilate(region, np.ones((reach, reach), np.uint8))
-    soft: NDArray[np.float32] = cv2.GaussianBlur(grown, (0, 0), size / 85)
-    return soft
+    return np.asarray(cv2.GaussianBlur(grown, (0, 0), size / 85), np.float32)
 
 
-def _blend(outside: Floats, inside: Floats, share: NDArray[np.float32]) -> Picture:
+def _blend(outside: Pixels, inside: Pixels, share: NDArray[np.float32]) -> Picture:
     mixed = outside.astype(np.float32) + share[..., None] * (inside.astype(np.float32) - outside)
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
 
 
 def _smooth_stretch(field: Displacement) -> NDArray[np.float32]:
     """The mesh's facets say nothing of the picture: what counts is where the stretch is."""
-    smooth: NDArray[np.float32] = cv2.GaussianBlur(field.stretch, (0, 0), field.stretch.shape[0] / 128)
-    return smooth
+    return np.asarray(cv2.GaussianBlur(field.stretch, (0, 0), field.stretch.shape[0] / 128), np.float32)
+
+
+def _to_rows(pictures: Tensor) -> NDArray[np.float32]:
+    """(B, C, R, S) -> (B, R, S, C)."""
+    return np.ascontiguousarray(pictures.permute(0, 2, 3, 1).cpu().numpy(), np.float32)
 
 
 def _tensor(pictures: Picture) -> Tensor:

@@ -19,8 +19,7 @@ def colour_change(generator: np.random.Generator) -> Callable[[NDArray[np.uint8]
         hsv[..., 0] = (hsv[..., 0] + hue) % 180
         hsv[..., 1] = np.clip(hsv[..., 1] * saturation, 0, 255)
         hsv[..., 2] = np.clip(hsv[..., 2] * gain, 0, 255)
-        changed: NDArray[np.uint8] = cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB)
-        return changed
+        return np.asarray(cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB), np.uint8)
 
     return change
 

@@ -31,10 +31,13 @@ class AutoencoderTask:
         self._batch_size = batch_size
         self._window = window
 
-    def loss(self, generator: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Loss of one batch drawn with `generator`, and its parts."""
-        pixels = to_tensor(np.stack([self._cut(generator) for _ in range(self._batch_size)]))
-        pixels = pixels.to(memory_format=torch.channels_last)
+    def draw(self, generator: np.random.Generator) -> dict[str, Tensor]:
+        """`pixels` (B, 3, window, window) in -1..1."""
+        return {"pixels": to_tensor(np.stack([self._cut(generator) for _ in range(self._batch_size)]))}
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Errors of pixels and edges, the size of the latents, and their sum."""
+        pixels = batch["pixels"].to(memory_format=torch.channels_last)
         latents = self.model.encode(pixels)
         decoded = self.model.decode(latents).float()
         parts = {

@@ -54,8 +54,10 @@ class Clip:
 
     def crop(self, frame: int) -> NDArray[np.uint8]:
         """(S, S, 3) RGB aligned crop of one frame."""
-        picture: NDArray[np.uint8] = cv2.imdecode(np.frombuffer(self.crops[frame], np.uint8), cv2.IMREAD_COLOR_RGB)
-        return picture
+        picture = cv2.imdecode(np.frombuffer(self.crops[frame], np.uint8), cv2.IMREAD_COLOR_RGB)
+        if picture is None:
+            raise InputError(f"clip {self.clip_id}: crop {frame} is not a readable picture")
+        return np.asarray(picture, np.uint8)
 
     def canonical(self) -> NDArray[np.float64]:
         """(T, 478, 3) landmarks in the canonical pose."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +16,16 @@ from dreamhead.faces.crop import apply_transform, pose_mask
 from dreamhead.faces.geometry import Pose, resting_face
 from dreamhead.faces.reference import mouth_shape
 from dreamhead.models.latent_denoiser import LatentDenoiser
-from dreamhead.pipelines.landmarks_to_frames import START, Example, guides, hide, make_example, trust
+from dreamhead.pipelines.landmarks_to_frames import START, Example, hide, make_example, painted_rows, tell, trust
 from dreamhead.training.augmentation import colour_change, flip_landmarks
 from dreamhead.training.autoencoder_stage import to_tensor
 from dreamhead.training.dataset import Clip
 
 MASK_WEIGHT = 4.0
 MOUTH_WEIGHT = 6.0
-TRUST_WEIGHT = 2.0
+TRUST_WEIGHT = 20.0
+DECODED_SHARE = 0.4
+"""Share of a batch that is decoded for the losses on pixels, which cost as much as the network."""
 NEAREST_SHARE = 0.4
 """Share of examples whose reference is among the nearest mouths; the others take any frame of the clip."""
 LANDMARK_NOISE = 0.006
@@ -73,7 +76,7 @@ class ImageTask:
         self, model: LatentDenoiser, autoencoder: nn.Module, clips: Sequence[Clip], batch_size: int, size: int
     ) -> None:
         self.model = model
-        self._autoencoder = autoencoder.eval().requires_grad_(False)
+        self._autoencoder: Any = autoencoder.eval().requires_grad_(False)
         self._faces = [face_of(clip, size) for clip in clips if len(clip.crops) > 1]
         if not self._faces:
             raise InputError("no training clip has two frames")
@@ -81,44 +84,44 @@ class ImageTask:
         self._size = size
         self._scheduler = make_scheduler()
 
-    def loss(self, generator: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Loss of one batch drawn with `generator`, and its parts."""
-        examples, targets = zip(*[self._draw(generator) for _ in range(self._batch_size)], strict=True)
-        target = to_tensor(np.stack(targets))
-        warped = to_tensor(np.stack([example.warped for example in examples]))
-        mask = torch.from_numpy(np.stack([example.mask for example in examples]))[:, None]
-        torch_generator = torch.Generator().manual_seed(int(generator.integers(2**62)))
+    def draw(self, generator: np.random.Generator) -> dict[str, Tensor]:
+        """The painted rows of B examples: `target` and `warped` (B, 3, R, S), `mask` and `mouth` (B, 1, R, S),
+        `guides` (B, 8, R, S)."""
+        examples, targets = zip(*[self._example(generator) for _ in range(self._batch_size)], strict=True)
+        told = tell(examples)
+        rows = painted_rows(self._size)
+        target = to_tensor(np.stack(targets))[..., rows, :]
+        mouth = torch.from_numpy(np.stack([example.mouth for example in examples]))[:, None, rows]
+        return {"target": target, "mouth": mouth, "warped": told.warped, "mask": told.mask, "guides": told.guides}
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Errors of the latents, of some decoded pictures, and of what the trusted mixture costs; and their sum."""
+        target, warped = batch["target"], batch["warped"]
         with torch.no_grad():
-            latents = self._autoencoder.encode(torch.cat([target, warped, hide(target, mask)]))
+            pictures = torch.cat([target, warped, hide(target, batch["mask"])])
+            latents = self._autoencoder.encode(pictures.to(memory_format=torch.channels_last))
         clean, reference, masked = latents.float().chunk(3)
-        noisy, timesteps = add_noise(self._scheduler, clean, START, torch_generator)
-        painted, logit = self.model(noisy, timesteps, reference, masked, guides(examples))
-        return self._compare(painted.float(), logit.float(), clean, target, warped, mask, examples)
+        noisy, timesteps = add_noise(self._scheduler, clean, START, generator)
+        painted, logit = self.model(noisy, timesteps, reference, masked, batch["guides"])
+        return self._compare(painted.float(), logit.float(), clean, batch)
 
     def _compare(
-        self,
-        painted: Tensor,
-        logit: Tensor,
-        clean: Tensor,
-        target: Tensor,
-        warped: Tensor,
-        mask: Tensor,
-        examples: Sequence[Example],
+        self, painted: Tensor, logit: Tensor, clean: Tensor, batch: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, float]]:
-        mouth = torch.from_numpy(np.stack([example.mouth for example in examples]))[:, None]
-        weight = nn.functional.avg_pool2d(0.1 + MASK_WEIGHT * mask + MOUTH_WEIGHT * mouth, 8)
+        weight = nn.functional.avg_pool2d(0.1 + MASK_WEIGHT * batch["mask"] + MOUTH_WEIGHT * batch["mouth"], 8)
         latent = ((painted - clean).square() * weight).mean()
-        decoded = self._autoencoder.decode(painted).float()
+        some = slice(0, max(1, round(len(painted) * DECODED_SHARE)))
+        target, warped = batch["target"][some], batch["warped"][some]
+        pixels = batch["mask"][some] + MOUTH_WEIGHT * batch["mouth"][some]
+        decoded = self._autoencoder.decode(painted[some]).float()
         # Where to trust the painting is learnt from pixels, with the painting itself held fixed.
-        share = trust(logit, self._size)
-        mixed = warped + share * (decoded.detach() - warped)
-        pixels = mask + MOUTH_WEIGHT * mouth
+        mixed = warped + trust(logit[some]) * (decoded.detach() - warped)
         mixing = ((mixed - target).square() * pixels).mean()
         pixel = ((decoded - target).abs() * pixels).mean()
-        parts = {"latent": latent, "pixel": pixel, "trust": TRUST_WEIGHT * 10 * mixing}
+        parts = {"latent": latent, "pixel": pixel, "trust": TRUST_WEIGHT * mixing}
         return torch.stack(list(parts.values())).sum(), {name: float(part.detach()) for name, part in parts.items()}
 
-    def _draw(self, generator: np.random.Generator) -> tuple[Example, NDArray[np.uint8]]:
+    def _example(self, generator: np.random.Generator) -> tuple[Example, NDArray[np.uint8]]:
         """One example: the warped reference and its guides, and the picture that should come out."""
         face = self._faces[int(generator.integers(len(self._faces)))]
         frame = int(generator.integers(len(face.landmarks)))
@@ -133,7 +136,8 @@ class ImageTask:
             mask = np.ascontiguousarray(mask[:, ::-1])
         noise = generator.normal(0, LANDMARK_NOISE * self._size / 2.8, landmarks[0].shape) * generator.random()
         moved = landmarks[0] + noise.astype(np.float32)
-        return make_example(*pictures, landmarks[1], moved, mask.astype(np.float32) / 255), pictures[0]
+        opacity = mask.astype(np.float32) / 255
+        return make_example(pictures[0], pictures[1], landmarks[1], moved, opacity), pictures[0]
 
     def _reference(self, face: Face, frame: int, generator: np.random.Generator) -> int:
         others = np.flatnonzero(np.arange(len(face.lips)) != frame)

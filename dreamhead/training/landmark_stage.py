@@ -96,18 +96,26 @@ class LandmarkTask:
         )
         return fit_basis(self.model, residuals, neutrals)
 
-    def loss(self, generator: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Loss of one batch drawn with `generator`, and its parts."""
-        residual, speech, neutral, keep = self._batch(generator)
-        torch_generator = torch.Generator().manual_seed(int(generator.integers(2**62)))
+    def draw(self, generator: np.random.Generator) -> dict[str, Tensor]:
+        """Windows of B clips: `residual` (B, T, K, 3), `speech` (B, T, C), `neutral` (B, K, 3), `keep` (B,)."""
+        share = self._lengths / self._lengths.sum()
+        numbers = generator.choice(len(share), self._batch_size, p=share)
+        drawn = [self._window(int(number), generator) for number in numbers]
+        residual, speech, neutral = (torch.from_numpy(np.stack(parts)) for parts in zip(*drawn, strict=True))
+        keep = torch.from_numpy((generator.random(self._batch_size) > SPEECH_DROPOUT).astype(np.float32))
+        return {"residual": residual, "speech": speech, "neutral": neutral, "keep": keep}
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Errors of position, speed and lip opening, and their sum."""
+        residual = batch["residual"]
         clean = self.model.encode(residual)
-        noisy, timesteps = add_noise(self._scheduler, clean, 1.0, torch_generator)
-        predicted = self.model(noisy, timesteps, speech, neutral, keep)
+        noisy, timesteps = add_noise(self._scheduler, clean, 1.0, generator)
+        predicted = self.model(noisy, timesteps, batch["speech"], batch["neutral"], batch["keep"])
         return self._compare(self.model.decode(predicted), residual)
 
     def _compare(self, predicted: Tensor, residual: Tensor) -> tuple[Tensor, dict[str, float]]:
-        error = (predicted - residual).square() * self._weight[:, None]
-        speed = (predicted.diff(dim=1) - residual.diff(dim=1)).square() * self._weight[:, None]
+        error = (predicted - residual).square() * self._weight.to(predicted.device)[:, None]
+        speed = (predicted.diff(dim=1) - residual.diff(dim=1)).square() * self._weight.to(predicted.device)[:, None]
         opening = (_opening(predicted) - _opening(residual)).square()
         parts = {
             "position": error.mean() * 1e4,
@@ -116,13 +124,6 @@ class LandmarkTask:
         }
         total = torch.stack(list(parts.values())).sum()
         return total, {name: float(value.detach()) for name, value in parts.items()}
-
-    def _batch(self, generator: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        share = self._lengths / self._lengths.sum()
-        drawn = [self._window(int(number), generator) for number in generator.choice(len(share), self._batch_size, p=share)]
-        residual, speech, neutral = (torch.from_numpy(np.stack(parts)) for parts in zip(*drawn, strict=True))
-        keep = torch.from_numpy((generator.random(self._batch_size) > SPEECH_DROPOUT).astype(np.float32))
-        return residual, speech, neutral, keep
 
     def _window(
         self, number: int, generator: np.random.Generator
@@ -136,8 +137,8 @@ class LandmarkTask:
         speech = speech * (1 + 0.1 * generator.standard_normal()) + 0.2 * generator.standard_normal(speech.shape)
         speech[place != inside] = 0
         residual = motion.residual[inside] * (1 + 0.1 * generator.standard_normal())
-        neutral = motion.neutral[topology.lower_face()]
-        neutral = neutral + 0.01 * generator.standard_normal(neutral.shape)
+        resting = motion.neutral[topology.lower_face()]
+        neutral = resting + 0.01 * generator.standard_normal(resting.shape)
         return residual.astype(np.float32), speech.astype(np.float32), neutral.astype(np.float32)
 
 

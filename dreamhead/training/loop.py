@@ -8,26 +8,43 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import torch
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 logger = logging.getLogger(__name__)
 
 
 class Task(Protocol):
-    """What a stage gives the loop: a network, and the loss of a batch that it draws itself."""
+    """What a stage gives the loop: a network, batches and their loss."""
 
     @property
     def model(self) -> nn.Module:
         """The network whose parameters are trained."""
         ...
 
-    def loss(self, generator: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Loss of one batch, and its parts for the log."""
+    def draw(self, generator: np.random.Generator) -> dict[str, Tensor]:
+        """One batch, on the CPU; called in other processes."""
         ...
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Loss of a batch, and its parts for the log; `generator` gives the noise, on the CPU."""
+        ...
+
+
+class StepBatches(Dataset[dict[str, Tensor]]):
+    """The batch of each step, keyed by the step: an interrupted run draws the same ones as another."""
+
+    def __init__(self, task: Task, seed: int) -> None:
+        self._task = task
+        self._seed = seed
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        return self._task.draw(np.random.default_rng((self._seed, step)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +63,8 @@ class LoopSettings:
     bfloat16: bool = False
     """Run the networks in bfloat16, with float32 weights."""
     device: str = "cpu"
+    data_workers: int = 0
+    """Processes that draw batches ahead; 0 draws them in between."""
 
 
 def train(
@@ -71,10 +90,8 @@ def train(
     parts: dict[str, Any] = {"model": task.model, "optimizer": optimizer, "schedule": schedule, "ema": ema}
     first = _restore(folder / "state.pt", parts)
     began, seen = time.monotonic(), []
-    for step in range(first, settings.steps):
-        # Keyed by the step: a run that was interrupted draws the same batches as one that wasn't.
-        figures = _step(task, parts, settings, np.random.default_rng((settings.seed, step)))
-        seen.append(figures)
+    for step, batch in enumerate(_batches(task, settings, first), start=first):
+        seen.append(_step(task, parts, settings, batch, step))
         done = step + 1
         if done % settings.log_every == 0 or done == settings.steps:
             _log(folder, done, seen, time.monotonic() - began)
@@ -86,14 +103,27 @@ def train(
     return ema
 
 
+def _batches(task: Task, settings: LoopSettings, first: int) -> DataLoader[dict[str, Tensor]]:
+    return DataLoader(
+        StepBatches(task, settings.seed),
+        batch_size=None,
+        sampler=range(first, settings.steps),
+        num_workers=settings.data_workers,
+        # OpenCV's threads don't survive a fork, and a worker has one core at most.
+        worker_init_fn=lambda _: cv2.setNumThreads(0),
+    )
+
+
 def _step(
-    task: Task, parts: dict[str, Any], settings: LoopSettings, generator: np.random.Generator
+    task: Task, parts: dict[str, Any], settings: LoopSettings, batch: dict[str, Tensor], step: int
 ) -> dict[str, float]:
     task.model.train()
     # Dropout draws from torch's own stream; tied to the step like the batch.
-    torch.manual_seed(int(generator.integers(2**62)))
+    torch.manual_seed(settings.seed * 1_000_003 + step)
+    generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+    on_device = {name: part.to(settings.device) for name, part in batch.items()}
     with torch.autocast(settings.device, torch.bfloat16, enabled=settings.bfloat16):
-        loss, figures = task.loss(generator)
+        loss, figures = task.loss(on_device, generator)
     parts["optimizer"].zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(task.model.parameters(), settings.max_grad_norm)
