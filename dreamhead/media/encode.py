@@ -1,11 +1,13 @@
 """Encode frames to chunks that join by stream copy: one closed group of pictures or more, constant parameters."""
 
+import platform
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import cast, get_args
 
 import av
+import cv2
 import numpy as np
 from av.codec.context import CodecContext, Flags
 from av.container import OutputContainer
@@ -27,6 +29,9 @@ X26X_PRESETS = (
 NVENC_PRESETS = ("p1", "p2", "p3", "p4", "p5", "p6", "p7", "slow", "medium", "fast")
 
 MAX_TIMESCALE = 2**31 - 1
+
+OPENCV_CPU_AVX2 = 11
+"""OpenCV's number of the feature, which its Python names lack."""
 
 
 def encode_chunk(
@@ -115,6 +120,10 @@ def _options(settings: OutputSettings) -> dict[str, str]:
     if settings.codec == "libx265":
         # Open groups of pictures, its default, lean on what came before the chunk.
         options["x265-params"] = f"open-gop=0:pools={settings.encoder_threads}:info=0:log-level=none"
+    elif platform.machine() in ("x86_64", "AMD64"):
+        # x264's AVX-512 code reads what nobody wrote: its output changes from run to run.
+        best = "AVX2" if cv2.checkHardwareSupport(OPENCV_CPU_AVX2) else "SSE4.2"
+        options["x264-params"] = f"asm={best}"
     return options
 
 

@@ -142,17 +142,25 @@ def _video_packets(
             is_there[frame] = True
             packet.time_base, packet.stream = info.time_base, stream
             packet.pts, packet.dts = int(shown), int(decode_ticks[position])
-            packet.duration = int(ticks[frame + 1] - ticks[frame])
             position += 1
+            # The muxer asks the last packet for the time to a next one, and the others for how long they are shown.
+            times, place = (ticks, frame) if position < frame_count else (decode_ticks, frame_count - 1)
+            packet.duration = int(times[place + 1] - times[place])
             yield packet
     if not is_there.all():
         raise MediaError(f"the chunks hold {position} frames; expected {frame_count}")
 
 
 def _decode_ticks(ticks: NDArray[np.int64], delay: int) -> NDArray[np.int64]:
-    """(T,) ascending decoding times: frames' own times, `delay` frames early."""
-    lead = int(ticks[1]) * np.arange(-delay, 0, dtype=np.int64)
-    return np.concatenate([lead, ticks[:-1]])[: len(ticks) - 1]
+    """(T + 1,) ascending decoding times: the frames' own times, `delay` frames early.
+
+    The times before zero are those of the last frames, a whole duration earlier, so that the intervals are the
+    frames' own and add up to the duration, which is what MP4 stores.
+    """
+    frame_count, duration = len(ticks) - 1, int(ticks[-1])
+    positions = np.arange(-delay, frame_count + 1 - delay)
+    decode_ticks: NDArray[np.int64] = ticks[positions % frame_count] + positions // frame_count * duration
+    return decode_ticks
 
 
 def _chunk_packets(uri: str, stream: VideoStream) -> Packets:
