@@ -85,11 +85,10 @@ def _dub(
 
 
 def _dry_run(settings: DubSettings, manifest: Manifest, work_uri: str, results_uri: str) -> int:
-    yaml.safe_dump(settings.model_dump(mode="json"), sys.stdout, sort_keys=False)
-    report = Console()
-    report.print(f"# work {work_uri}", f"# results {results_uri}", f"# {len(manifest.jobs)} jobs", sep="\n")
-    for row in manifest.failed:
-        report.print(f"# row {row['row']}: {row['error_type']}: {row['error']}", markup=False, soft_wrap=True)
+    lines = [f"# work: {work_uri}", f"# results: {results_uri}", f"# jobs: {len(manifest.jobs)}"]
+    lines += [f"# row {row['row']}: {row['error_type']}: {row['error']}" for row in manifest.failed]
+    text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+    sys.stdout.write(text + "\n".join(lines) + "\n")
     return SOME_FAILED if manifest.failed else SUCCEEDED
 
 
