@@ -17,13 +17,13 @@ def keyed_noise(seed: int, keys: Sequence[int], shape: Sequence[int]) -> Tensor:
     Philox counts from its key (Salmon et al. 2011): no row depends on which rows are drawn beside it.
     """
     count = int(np.prod(shape))
-    rows = [
-        np.random.Generator(np.random.Philox(key=[seed & 0xFFFFFFFFFFFFFFFF, key & 0xFFFFFFFFFFFFFFFF])).standard_normal(
-            count, dtype=np.float32
-        )
-        for key in keys
-    ]
+    rows = [np.random.Generator(_philox(seed, key)).standard_normal(count, dtype=np.float32) for key in keys]
     return torch.from_numpy(np.stack(rows).reshape(len(keys), *shape))
+
+
+def _philox(seed: int, key: int) -> np.random.Philox:
+    # Two's complement, for ticks before the start of the speech; a list of such integers would pass through floats.
+    return np.random.Philox(key=np.array([seed, key], np.int64).view(np.uint64))
 
 
 @torch.no_grad()
