@@ -71,6 +71,7 @@ class LandmarksToFrames:
         self._settings = settings
         self._size = size
         self._scheduler = make_scheduler()
+        self._half = use_bfloat16(settings.precision, model.device)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, settings: RenderSettings, device: torch.device) -> Self:
@@ -140,9 +141,10 @@ class LandmarksToFrames:
         warped = np.stack([example.warped for example in examples]).astype(np.float32)
         if self._settings.renderer == "warp":
             return warped
-        painted, share = paint(
-            self._model, self._autoencoder, self._scheduler, examples, seed, self._settings.num_inference_steps
-        )
+        with torch.autocast(self._model.device.type, torch.bfloat16, enabled=self._half):
+            painted, share = paint(
+                self._model, self._autoencoder, self._scheduler, examples, seed, self._settings.num_inference_steps
+            )
         rows = painted_rows(self._size)
         warped[:, rows] += share * (painted - warped[:, rows])
         return warped
@@ -168,6 +170,16 @@ class _Place:
         canonical[0, points] += share * (lower - canonical[0, points])
         target = pose.to_pixels(canonical)[0]
         return cls(pose, transform, apply_transform(transform, landmarks), apply_transform(transform, target))
+
+
+def use_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether the networks run in bfloat16: `auto` says yes where the processor computes in it, not only stores it."""
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def make_example(
