@@ -30,7 +30,7 @@ class FaceAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     @register_to_config
     def __init__(
-        self, latent_channels: int = 16, channels: tuple[int, int] = (64, 160), blocks: tuple[int, int] = (2, 3)
+        self, latent_channels: int = 16, channels: tuple[int, int] = (64, 128), blocks: tuple[int, int] = (2, 3)
     ) -> None:
         super().__init__()
         fine, coarse = channels
