@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, help="YAML with settings; those not given keep their defaults")
     parser.add_argument("--checkpoint", default="", help="directory with the weights; the bundled ones unless given")
     parser.add_argument("--work", help="directory for what can be reused; beside the outputs unless given")
-    parser.add_argument("--results", help="where the results go; results.parquet beside the outputs unless given")
+    parser.add_argument("--results", help="directory for results.parquet, or the file itself; beside the outputs unless given")
     parser.add_argument("--dry-run", action="store_true", help="print the settings, check the manifest, do no work")
     return parser
 
@@ -50,9 +50,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     settings = load_yaml(arguments.config, DubSettings) if arguments.config else DubSettings()
     manifest = read_manifest(arguments.manifest)
     work_uri = _absolute(arguments.work) if arguments.work else storage.join(_beside(manifest), "dreamhead-work")
-    results_uri = (
-        _absolute(arguments.results) if arguments.results else storage.join(_beside(manifest), "results.parquet")
-    )
+    results_uri = _results_uri(_absolute(arguments.results) if arguments.results else _beside(manifest))
     checkpoint_uri = _absolute(arguments.checkpoint) if arguments.checkpoint else ""
     if arguments.dry_run:
         return _dry_run(settings, manifest, work_uri, results_uri)
@@ -90,6 +88,10 @@ def _dry_run(settings: DubSettings, manifest: Manifest, work_uri: str, results_u
     text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
     sys.stdout.write(text + "\n".join(lines) + "\n")
     return SOME_FAILED if manifest.failed else SUCCEEDED
+
+
+def _results_uri(uri: str) -> str:
+    return uri if uri.endswith(".parquet") else storage.join(uri, "results.parquet")
 
 
 def _absolute(uri: str) -> str:
