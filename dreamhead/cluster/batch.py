@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, help="YAML with settings; those not given keep their defaults")
     parser.add_argument("--checkpoint", default="", help="directory with the weights; the bundled ones unless given")
     parser.add_argument("--work", help="directory for what can be reused; beside the outputs unless given")
-    parser.add_argument("--results", help="directory for results.parquet, or the file itself; beside the outputs unless given")
+    parser.add_argument("--results", help="directory for results.parquet; beside the outputs unless given")
     parser.add_argument("--dry-run", action="store_true", help="print the settings, check the manifest, do no work")
     return parser
 
