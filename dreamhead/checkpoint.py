@@ -1,11 +1,11 @@
 """A checkpoint directory: networks as diffusers saves them, what they were trained for, a model card, digests.
 
-    config.json               what the networks expect
-    audio_to_landmark/        config.json, diffusion_pytorch_model.safetensors
-    landmark_to_image/        the same
-    autoencoder/              the same, of the class that config.json names
-    README.md                 model card
-    digests.json              SHA-256 of every other file, written last
+config.json               what the networks expect
+audio_to_landmark/        config.json, diffusion_pytorch_model.safetensors
+landmark_to_image/        the same
+autoencoder/              the same, of the class that config.json names
+README.md                 model card
+digests.json              SHA-256 of every other file, written last
 """
 
 import hashlib

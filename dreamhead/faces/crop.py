@@ -88,10 +88,8 @@ def pose_mask(neutral: Floats, pose: Pose, transform: Floats, size: int, feather
     return _soften(mask, feather * size)
 
 
-def paste(
-    frame: NDArray[np.uint8], crop: Pixels, opacity: NDArray[np.float32], transform: Floats
-) -> NDArray[np.uint8]:
-    """A copy of the frame with the (S, S, 3) crop blended in; pixels with no opacity are the frame's own, to the bit."""
+def paste(frame: NDArray[np.uint8], crop: Pixels, opacity: NDArray[np.float32], transform: Floats) -> NDArray[np.uint8]:
+    """A copy of the frame with the (S, S, 3) crop blended in; where nothing is opaque, the frame's own to the bit."""
     height, width = frame.shape[:2]
     size = crop.shape[0]
     left, top, right, bottom = _footprint(transform, size, width, height)

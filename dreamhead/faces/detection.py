@@ -57,7 +57,7 @@ class FaceDetector:
         height, width = image.shape[:2]
         center, side = face_center(previous), 2.0 * face_size(previous)
         left, top = (int(max(0, value - side / 2)) for value in center)
-        right, bottom = (int(min(limit, value + side / 2)) for limit, value in zip((width, height), center, strict=True))
+        right, bottom = int(min(width, center[0] + side / 2)), int(min(height, center[1] + side / 2))
         if right - left < 16 or bottom - top < 16:
             return None
         found = _detect(self._one, image[top:bottom, left:right], left, top)

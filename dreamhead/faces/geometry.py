@@ -15,7 +15,7 @@ Floats = NDArray[np.floating[Any]]
 
 
 class Pose(NamedTuple):
-    """Similarity from pixels of the frame to the canonical pose: canonical = scale * rotation @ pixels + translation."""
+    """Similarity from pixels of the frame to canonical units: canonical = scale * rotation @ pixels + translation."""
 
     scale: Floats
     """(T,) canonical units per pixel."""

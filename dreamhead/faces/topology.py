@@ -38,7 +38,7 @@ class FaceModel(NamedTuple):
     """Facts of the landmark set that are too long to type."""
 
     canonical: NDArray[np.float32]
-    """(478, 3) mean resting face: origin between the irises, one unit apart; x right, y down, z away from the camera."""
+    """(478, 3) mean resting face: origin between the irises, one unit apart; x right, y down, z away from us."""
     triangles: NDArray[np.uint16]
     """(F, 3) mesh of the 468 surface points, the mouth's inside included."""
     flip: NDArray[np.uint16]

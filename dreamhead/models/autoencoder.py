@@ -79,10 +79,7 @@ class LibraryAutoencoder(nn.Module):
     def encode(self, pixels: Tensor) -> Tensor:
         """See FaceAutoencoder; a KL autoencoder gives the mean of its posterior."""
         output = self.autoencoder.encode(pixels)
-        if hasattr(output, "latent_dist"):
-            found = output.latent_dist.mode()
-        else:
-            found = output.latents
+        found = output.latent_dist.mode() if hasattr(output, "latent_dist") else output.latents
         latents: Tensor = found * self._scale()
         return latents
 

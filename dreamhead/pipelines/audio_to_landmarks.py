@@ -179,5 +179,3 @@ def _interpolate(values: Floats, place: Floats) -> Floats:
 def _inside(place: Floats, count: int) -> NDArray[np.float64]:
     inside = (place > -1) & (place < count)
     return inside[:, None].astype(np.float64)
-
-

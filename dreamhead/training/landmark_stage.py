@@ -91,9 +91,7 @@ class LandmarkTask:
     def prepare(self) -> dict[str, float]:
         """Fit the shape basis; once, before the first step of a fresh run."""
         residuals = torch.from_numpy(np.concatenate([motion.residual for motion in self._motions]))
-        neutrals = torch.from_numpy(
-            np.stack([motion.neutral[topology.lower_face()] for motion in self._motions])
-        )
+        neutrals = torch.from_numpy(np.stack([motion.neutral[topology.lower_face()] for motion in self._motions]))
         return fit_basis(self.model, residuals, neutrals)
 
     def draw(self, generator: np.random.Generator) -> dict[str, Tensor]:
