@@ -1,6 +1,10 @@
 """Find faces in a picture: 478 dense landmarks each, by MediaPipe's Face Landmarker."""
 
+import os
+import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -24,8 +28,11 @@ class FaceDetector:
     """
 
     def __init__(self, model: Path) -> None:
-        self._many = _landmarker(model, MOST_FACES)
-        self._one = _landmarker(model, 1)
+        with _quiet_start():
+            self._many = _landmarker(model, MOST_FACES)
+            self._one = _landmarker(model, 1)
+            for landmarker in (self._many, self._one):
+                _detect(landmarker, np.zeros((64, 64, 3), np.uint8), 0, 0)
 
     def find(self, image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """All faces of the coarsest scale that shows any, largest first.
@@ -77,6 +84,27 @@ class FaceDetector:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Hold back what MediaPipe's C++ writes to stderr at start, which no variable or flag of its turns off.
+
+    When the start fails, all that was held back is shown.
+    """
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except RuntimeError:
+            held.seek(0)
+            os.write(saved, held.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
 
 
 def face_center(landmarks: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -103,6 +103,12 @@ class LandmarksToFrames:
         while batch := list(islice(rows, self._settings.batch_size)):
             yield from self._batch(batch, shot, seed)
 
+    def mask(self, shot: ShotAnalysis, frame: int) -> NDArray[np.float32]:
+        """(S, S) opacity of the dubbed region of one frame of the source."""
+        number = frame - shot.start
+        pose = geometry.fit_pose(shot.landmarks[number][None])
+        return pose_mask(shot.neutral, pose, shot.crops[number], self._size, self._settings.feather)
+
     def _references(
         self, shot: ShotAnalysis, targets: NDArray[np.float32], strength: NDArray[np.float32]
     ) -> NDArray[np.int64]:
@@ -117,7 +123,7 @@ class LandmarksToFrames:
             self._example(extract(row[0], place.transform, self._size), place, shot, int(row[4]))
             for row, place in zip(chosen, places, strict=True)
         ]
-        painted = iter(self._paint(examples, seed) if examples else np.empty((0, 0, 0, 3), np.float32))
+        painted = iter(self.paint(examples, seed) if examples else np.empty((0, 0, 0, 3), np.float32))
         place_of = iter(zip(places, examples, strict=True))
         for frame, _, strength, _, _ in rows:
             if strength <= 0:
@@ -136,8 +142,8 @@ class LandmarksToFrames:
         own = warp(crop, displacement(place.landmarks, place.target, self._size))
         return with_skin(example, own)
 
-    def _paint(self, examples: list[Example], seed: int) -> NDArray[np.float32]:
-        """(B, S, S, 3) painted crops, 0 to 255."""
+    def paint(self, examples: list[Example], seed: int) -> NDArray[np.float32]:
+        """(B, S, S, 3) painted crops of B examples, 0 to 255."""
         warped = np.stack([example.warped for example in examples]).astype(np.float32)
         if self._settings.renderer == "warp":
             return warped
