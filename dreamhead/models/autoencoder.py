@@ -28,7 +28,7 @@ class FaceAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         blocks: residual blocks of each.
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]  # diffusers has no types
     def __init__(
         self, latent_channels: int = 16, channels: tuple[int, int] = (64, 128), blocks: tuple[int, int] = (2, 3)
     ) -> None:
@@ -115,10 +115,8 @@ class ResidualBlock(nn.Module):
 
 def autoencoder_class(name: str) -> type[ModelMixin]:
     """The class that a checkpoint names; raises ConfigError with the allowed names."""
-    if name == FaceAutoencoder.__name__:
-        return FaceAutoencoder
-    if name in LIBRARY_CLASSES:
-        found: type[ModelMixin] = getattr(diffusers, name)
+    if name in (FaceAutoencoder.__name__, *LIBRARY_CLASSES):
+        found: type[ModelMixin] = FaceAutoencoder if name == FaceAutoencoder.__name__ else getattr(diffusers, name)
         return found
     allowed = ", ".join((FaceAutoencoder.__name__, *LIBRARY_CLASSES))
     raise ConfigError(f"autoencoder: {name!r} is not allowed; use one of {allowed}")

@@ -28,7 +28,7 @@ class LandmarkDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         dropout: share of hidden values dropped while training.
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]  # diffusers has no types
     def __init__(
         self,
         points: int = 187,

@@ -27,7 +27,7 @@ class LatentDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         layers_per_block: of the UNet.
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]  # diffusers has no types
     def __init__(
         self,
         latent_channels: int = 16,

@@ -151,7 +151,7 @@ def silence(
     soft = np.convolve(opened, np.hanning(round(0.16 * speech.rate) + 2)[1:-1], "same")
     soft /= np.hanning(round(0.16 * speech.rate) + 2).sum()
     place = np.clip((times_s - speech.start_s) * speech.rate + margin, 0, len(soft) - 1)
-    return np.interp(place, np.arange(len(soft)), np.clip(soft, 0, 1)).astype(np.float32)
+    return np.asarray(np.interp(place, np.arange(len(soft)), np.clip(soft, 0, 1)), np.float32)
 
 
 def _window_before(tick: int) -> int:

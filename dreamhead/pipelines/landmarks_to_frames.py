@@ -183,7 +183,7 @@ def use_bfloat16(precision: str, device: torch.device) -> bool:
     if precision != "auto":
         return precision == "bfloat16"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     able = torch.cpu.get_capabilities()
     return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
@@ -235,6 +235,7 @@ def paint(
     logits: list[Tensor] = []
 
     def denoiser(noisy: Tensor, timestep: Tensor) -> Tensor:
+        clean: Tensor
         clean, logit = model(noisy, timestep, reference, masked, guides)
         logits.append(logit)
         return clean
@@ -247,7 +248,8 @@ def paint(
 
 def hide(pixels: Tensor, mask: Tensor) -> Tensor:
     """(B, 3, S, S) pictures with grey where (B, 1, S, S) `mask` is; a soft edge would let the mouth shine through."""
-    return pixels * (mask <= 0)
+    shown: Tensor = pixels * (mask <= 0)
+    return shown
 
 
 class Told(NamedTuple):

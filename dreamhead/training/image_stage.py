@@ -136,7 +136,7 @@ class ImageTask:
             mask = np.ascontiguousarray(mask[:, ::-1])
         noise = generator.normal(0, LANDMARK_NOISE * self._size / 2.8, landmarks[0].shape) * generator.random()
         moved = landmarks[0] + noise.astype(np.float32)
-        opacity = mask.astype(np.float32) / 255
+        opacity = mask.astype(np.float32) / np.float32(255)
         return make_example(pictures[0], pictures[1], landmarks[1], moved, opacity), pictures[0]
 
     def _reference(self, face: Face, frame: int, generator: np.random.Generator) -> int:

@@ -1,0 +1,77 @@
+"""References are few and unlike each other, and the one shown is near to the wanted mouth and seldom changed."""
+
+import itertools
+
+import numpy as np
+
+from dreamhead.faces import geometry, topology
+from dreamhead.faces.reference import SWITCH_COST, ReferenceKeeper, _cheapest_path, choose_references, mouth_shape
+from tests.toy_faces import canonical_face, toy_shot
+
+EMPTY = np.zeros((8, 8, 3), np.uint8)
+
+
+def test_mouth_shapes_ignore_place_and_measure_points() -> None:
+    face = canonical_face(0.1)[None]
+    shape = mouth_shape(face)
+    assert shape.dtype == np.float32
+    np.testing.assert_allclose(mouth_shape(face + np.array([0.3, -0.2, 1.0])), shape, atol=1e-6)
+    moved = face + np.where(np.arange(478)[:, None] < 240, 0.1, -0.1) * [1, 0, 0]
+    distance = np.linalg.norm(mouth_shape(moved) - shape)
+    assert 0.09 < distance < 0.11
+
+
+def test_the_keeper_is_bounded_and_keeps_what_differs() -> None:
+    openings = np.random.default_rng(0).uniform(0, 0.4, 300)
+    shapes = mouth_shape(np.stack([canonical_face(gap) for gap in openings]))
+    keeper = ReferenceKeeper(12)
+    for number, shape in enumerate(shapes):
+        if keeper.wants(shape):
+            keeper.keep(number, shape, EMPTY, np.full((478, 3), number, np.float32))
+        assert len(keeper.frames) <= 12
+    kept = np.sort(openings[keeper.frames])
+    assert len(kept) >= 5
+    assert kept[0] < 0.08
+    assert kept[-1] > 0.32
+    assert np.diff(kept).min() > 0.01
+    assert [int(points[0, 0]) for points in keeper.landmarks] == keeper.frames
+    assert len(keeper.crops) == len(keeper.frames)
+
+
+def test_the_keeper_takes_one_of_equals_and_always_the_first() -> None:
+    keeper = ReferenceKeeper(3)
+    shape = mouth_shape(canonical_face()[None])[0]
+    assert keeper.wants(shape)
+    keeper.keep(7, shape, EMPTY, np.zeros((478, 3), np.float32))
+    assert not keeper.wants(shape)
+    assert keeper.frames == [7]
+
+
+def test_the_nearest_mouth_is_shown() -> None:
+    _, shot = toy_shot((0.0, 0.15, 0.3))
+    lower = topology.lower_face()
+    openings = [0.0] * 10 + [0.3] * 10 + [0.15] * 10
+    chosen = choose_references(shot, np.stack([canonical_face(gap)[lower] for gap in openings]).astype(np.float32))
+    assert chosen.tolist() == [0] * 10 + [2] * 10 + [1] * 10
+
+
+def test_a_trifle_is_no_reason_to_switch() -> None:
+    _, shot = toy_shot((0.10, 0.11, 0.3))
+    wanted = [0.10, 0.11] * 10
+    targets = np.stack([canonical_face(gap)[topology.lower_face()] for gap in wanted]).astype(np.float32)
+    assert len(set(choose_references(shot, targets).tolist())) == 1
+
+
+def test_the_path_is_the_cheapest_of_all() -> None:
+    costs = np.random.default_rng(0).uniform(0, 0.05, (5, 3))
+    for switch in (0.0, SWITCH_COST, 1.0):
+        paths = itertools.product(range(3), repeat=5)
+        price = {p: costs[range(5), p].sum() + switch * np.count_nonzero(np.diff(p)) for p in paths}
+        found = tuple(_cheapest_path(costs, switch).tolist())
+        assert price[found] <= min(price.values()) + 1e-12
+
+
+def test_the_reference_of_a_frame_is_where_its_own_pose_puts_it() -> None:
+    _, shot = toy_shot()
+    canonical = geometry.fit_pose(shot.reference_landmarks).to_canonical(shot.reference_landmarks)
+    np.testing.assert_allclose(geometry.lip_opening(canonical), [0.0, 0.1, 0.2, 0.3], atol=5e-3)
