@@ -9,11 +9,13 @@ import pytest
 from rich.console import Console
 
 from dreamhead.cluster.manifest import read_manifest
+from dreamhead.cluster.table import ResultsTable
 from dreamhead.demo import run, samples
 from dreamhead.demo.speech import speak
 from dreamhead.errors import InputError
 from dreamhead.media.audio import probe_audio, read_speech
 from dreamhead.media.video import probe, read_frames
+from dreamhead.stages import results
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +95,34 @@ def test_the_table_says_where_or_why(tmp_path: Path) -> None:
     assert [part.strip() for part in good.split("│")[1:-1]] == ["job 0", "succeeded", "100", "90", "2.5", "out.mp4"]
     assert "MediaError: no such file" in bad
     assert lines.index(good) < lines.index(bad)
+
+
+@pytest.mark.parametrize(
+    ("failed", "batch_status", "expected"),
+    [
+        ({samples.BAD_JOB}, 1, 0),
+        ({samples.BAD_JOB, "spanish"}, 1, 1),
+        (set(), 0, 1),
+        (set(), 2, 2),
+        (set(), 130, 130),
+    ],
+)
+def test_only_the_bad_row_may_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failed: set[str], batch_status: int, expected: int
+) -> None:
+    def dubbed(argv: list[str]) -> int:
+        """How a batch ends: a row a job."""
+        manifest, uri = argv[0], argv[argv.index("--results") + 1]
+        table = ResultsTable(uri)
+        for job in read_manifest(manifest).jobs:
+            row = results.failed(job, "InputError: refused")
+            table.add(row if job.job_id in failed else row | {"status": "succeeded", "seconds": {"render": 1.0}})
+        table.write()
+        return batch_status
+
+    monkeypatch.setattr(run.batch, "main", dubbed)
+    monkeypatch.setattr(samples, "CLIP_S", 0.2)
+    with (tmp_path / "said.txt").open("w") as said:
+        assert run.run_demo(tmp_path, Console(file=said, width=160)) == expected
+    assert (tmp_path / "samples" / "manifest.parquet").exists()
+    assert ("InputError: refused" in (tmp_path / "said.txt").read_text()) == bool(failed)
