@@ -160,6 +160,8 @@ def _read_digests(folder: Path, where: str) -> dict[str, str]:
         raise CheckpointError(f"{where}: not a checkpoint directory, it has no {DIGESTS}") from error
     except ValueError as error:
         raise CheckpointError(f"{where}/{DIGESTS}: not valid JSON: {error}") from error
+    if not isinstance(digests, dict):
+        raise CheckpointError(f"{where}/{DIGESTS}: not a table of files and their SHA-256")
     return {str(name): str(digest) for name, digest in digests.items()}
 
 

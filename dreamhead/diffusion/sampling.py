@@ -52,4 +52,5 @@ def sample(
     for step in timesteps:
         clean = denoiser(current, step.expand(len(noise)))
         current = scheduler.step(clean, step, current).prev_sample
-    return current
+    # Not `current`: where the steps don't divide the schedule, the scheduler's last one stops short of no noise.
+    return clean
