@@ -148,9 +148,11 @@ def silence(
     # Opening of the quiet stretches: what is shorter than the kernel vanishes, the rest keeps its length.
     eroded = np.convolve(quiet, kernel, "valid") >= shortest
     opened = np.convolve(eroded, kernel, "full") > 0
-    soft = np.convolve(opened, np.hanning(round(0.16 * speech.rate) + 2)[1:-1], "same")
-    soft /= np.hanning(round(0.16 * speech.rate) + 2).sum()
-    place = np.clip((times_s - speech.start_s) * speech.rate + margin, 0, len(soft) - 1)
+    reach = round(0.16 * speech.rate)
+    soft = np.convolve(opened, np.hanning(reach + 2)[1:-1], "same")
+    soft /= np.hanning(reach + 2).sum()
+    # At its own ends the convolution sees nothing, not silence: times beyond are read a little further in.
+    place = np.clip((times_s - speech.start_s) * speech.rate + margin, reach, len(soft) - 1 - reach)
     return np.asarray(np.interp(place, np.arange(len(soft)), np.clip(soft, 0, 1)), np.float32)
 
 

@@ -1,0 +1,273 @@
+"""Frames out are frames in, painted inside the mask and nowhere else."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from dreamhead.config import RenderSettings
+from dreamhead.faces import topology
+from dreamhead.faces.crop import apply_transform, pose_mask
+from dreamhead.faces.geometry import fit_pose
+from dreamhead.pipelines.landmarks_to_frames import (
+    LandmarksToFrames,
+    Told,
+    hide,
+    make_example,
+    mouth_region,
+    painted_rows,
+    tell,
+    trust,
+    use_bfloat16,
+    with_skin,
+)
+from dreamhead.records import ShotAnalysis
+from tests import tiny
+from tests.toy_faces import canonical_face, toy_shot
+
+SIZE = tiny.CROP_SIZE
+Picture = NDArray[np.uint8]
+
+
+def pipeline(**settings: object) -> LandmarksToFrames:
+    values = {"precision": "float32", **settings}
+    return LandmarksToFrames(tiny.latent_denoiser(), tiny.autoencoder(), RenderSettings.model_validate(values), SIZE)
+
+
+def targets_of(openings: list[float]) -> NDArray[np.float32]:
+    return np.stack([canonical_face(gap)[topology.lower_face()] for gap in openings]).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def shot() -> tuple[list[Picture], ShotAnalysis]:
+    return toy_shot((0.0, 0.1, 0.2, 0.3, 0.1), SIZE, start=40)
+
+
+TARGETS = targets_of([0.3, 0.0, 0.1, 0.2, 0.3])
+FULL = np.ones(5, np.float32)
+
+
+def render(
+    shot: tuple[list[Picture], ShotAnalysis], strength: NDArray[np.float32] = FULL, seed: int = 0, **settings: object
+) -> list[Picture]:
+    frames, analysis = shot
+    return list(pipeline(**settings)(frames, range(40, 45), strength, analysis, TARGETS, seed))
+
+
+def opacities(shot: tuple[list[Picture], ShotAnalysis]) -> Iterator[tuple[Picture, NDArray[np.bool_]]]:
+    """Each frame, and where in it something may be painted."""
+    frames, analysis = shot
+    for frame, points, transform in zip(frames, analysis.landmarks, analysis.crops, strict=True):
+        mask = pose_mask(analysis.neutral, fit_pose(points[None]), transform, SIZE, 0.06)
+        rows, columns = np.mgrid[: frame.shape[0], : frame.shape[1]]
+        place = np.stack([columns.ravel(), rows.ravel()], axis=1).astype(np.float32)
+        x, y = np.floor(apply_transform(transform, place)).astype(int).T
+        around = np.zeros(len(place), bool)
+        for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            inside = (x + i >= 0) & (x + i < SIZE) & (y + j >= 0) & (y + j < SIZE)
+            around[inside] |= mask[y[inside] + j, x[inside] + i] > 0
+        # OpenCV interpolates at places rounded to 1/32 of a pixel.
+        yield frame, cv2_grow(around.reshape(rows.shape))
+
+
+def cv2_grow(flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    padded = np.pad(flags, 1)
+    near = [np.roll(padded, (dy, dx), (0, 1)) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+    grown: NDArray[np.bool_] = np.any(near, axis=0)[1:-1, 1:-1]
+    return grown
+
+
+@pytest.mark.parametrize("renderer", ["diffusion", "warp"])
+@pytest.mark.parametrize("skin", ["frame", "reference"])
+def test_only_the_lower_face_changes(shot: tuple[list[Picture], ShotAnalysis], renderer: str, skin: str) -> None:
+    painted = render(shot, renderer=renderer, skin=skin)
+    assert len(painted) == 5
+    for picture, (frame, inside) in zip(painted, opacities(shot), strict=True):
+        assert picture.dtype == np.uint8
+        assert picture.shape == frame.shape
+        np.testing.assert_array_equal(picture[~inside], frame[~inside])
+        assert (picture[inside] != frame[inside]).mean() > 0.3
+
+
+def test_frames_that_are_not_dubbed_are_the_very_same(shot: tuple[list[Picture], ShotAnalysis]) -> None:
+    strength = np.array([0, 1, 0, 0.5, 0], np.float32)
+    painted = render(shot, strength)
+    assert [picture is frame for picture, frame in zip(painted, shot[0], strict=True)] == [
+        True,
+        False,
+        True,
+        False,
+        True,
+    ]
+
+
+def test_a_frame_does_not_depend_on_which_others_are_dubbed(shot: tuple[list[Picture], ShotAnalysis]) -> None:
+    some = render(shot, np.array([0, 1, 0, 1, 0], np.float32), renderer="warp")
+    every = render(shot, renderer="warp")
+    np.testing.assert_array_equal(some[1], every[1])
+    np.testing.assert_array_equal(some[3], every[3])
+
+
+def test_nothing_to_dub_needs_no_face(shot: tuple[list[Picture], ShotAnalysis]) -> None:
+    frames, analysis = shot
+    lost = ShotAnalysis(
+        start=40,
+        stop=45,
+        landmarks=np.full_like(analysis.landmarks, np.nan),
+        routes=np.ones(5, np.uint8),
+        neutral=np.full((478, 3), np.nan, np.float32),
+        crops=np.full_like(analysis.crops, np.nan),
+        reference_frames=np.zeros(0, np.int64),
+        reference_crops=np.zeros((0, SIZE, SIZE, 3), np.uint8),
+        reference_landmarks=np.zeros((0, 478, 3), np.float32),
+    )
+    out = list(pipeline()(frames, range(40, 45), 0 * FULL, lost, TARGETS, 0))
+    assert all(picture is frame for picture, frame in zip(out, frames, strict=True))
+
+
+def test_strength_fades_the_mouth_in(shot: tuple[list[Picture], ShotAnalysis]) -> None:
+    change = [
+        np.abs(render(shot, FULL * np.float32(share), renderer="warp")[0].astype(int) - shot[0][0]).sum()
+        for share in (0.1, 0.4, 1.0)
+    ]
+    assert 0 < change[0] < change[1] < change[2]
+
+
+def test_the_network_paints_only_where_it_is_trusted(shot: tuple[list[Picture], ShotAnalysis]) -> None:
+    warped, painted = render(shot, renderer="warp"), render(shot, renderer="diffusion")
+    for first, second, (_, inside) in zip(warped, painted, opacities(shot), strict=True):
+        np.testing.assert_array_equal(first[~inside], second[~inside])
+        assert (first != second).any()
+        # This toy network's trust is sigmoid(-2) at first.
+        assert np.abs(first.astype(int) - second).max() < 0.3 * 255
+
+
+@pytest.mark.parametrize("renderer", ["diffusion", "warp"])
+def test_batches_do_not_matter(shot: tuple[list[Picture], ShotAnalysis], renderer: str) -> None:
+    alone, together = (render(shot, renderer=renderer, batch_size=size) for size in (1, 8))
+    for first, second in zip(alone, together, strict=True):
+        # Kernels differ with the size of a batch by less than half a level.
+        assert np.abs(first.astype(int) - second).max() <= (1 if renderer == "diffusion" else 0)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_others(shot: tuple[list[Picture], ShotAnalysis]) -> None:
+    first, again, other = (render(shot, seed=seed) for seed in (5, 5, 6))
+    assert all((a == b).all() for a, b in zip(first, again, strict=True))
+    assert any((a != b).any() for a, b in zip(first, other, strict=True))
+
+
+def test_at_most_a_batch_is_held(shot: tuple[list[Picture], ShotAnalysis]) -> None:
+    frames, analysis = shot
+    taken = 0
+
+    def counted() -> Iterator[Picture]:
+        nonlocal taken
+        for frame in frames:
+            taken += 1
+            yield frame
+
+    given = pipeline(batch_size=2, renderer="warp")(counted(), range(40, 45), FULL, analysis, TARGETS, 0)
+    for number, _ in enumerate(given):
+        assert taken <= number + 2
+
+
+def test_too_few_frames_are_noticed(shot: tuple[list[Picture], ShotAnalysis]) -> None:
+    frames, analysis = shot
+    with pytest.raises(ValueError, match="longer than argument 1"):
+        list(pipeline(renderer="warp")(frames[:3], range(40, 45), FULL, analysis, TARGETS, 0))
+
+
+def test_a_target_that_is_the_source_warps_the_frame_to_itself(shot: tuple[list[Picture], ShotAnalysis]) -> None:
+    frames, analysis = shot
+    canonical = fit_pose(analysis.landmarks).to_canonical(analysis.landmarks)
+    targets = canonical[:, topology.lower_face()].astype(np.float32)
+    out = pipeline(renderer="warp")(frames, range(40, 45), FULL, analysis, targets, 0)
+    for picture, frame in zip(out, frames, strict=True):
+        assert np.abs(picture.astype(int) - frame).mean() < 1.0
+
+
+def example_of(shot: tuple[list[Picture], ShotAnalysis], noise: int = 0):  # type: ignore[no-untyped-def]
+    _, analysis = shot
+    landmarks = analysis.reference_landmarks
+    mask = pose_mask(
+        analysis.neutral, fit_pose(analysis.landmarks[:1]), analysis.crops[0].astype(np.float32), SIZE, 0.06
+    )
+    crop = analysis.reference_crops[0].copy()
+    crop[mask >= 1] = noise
+    return make_example(crop, analysis.reference_crops[3], landmarks[3], landmarks[0], mask), crop
+
+
+def test_what_the_mask_hides_is_not_looked_at(shot: tuple[list[Picture], ShotAnalysis]) -> None:
+    (black, _), (white, _) = example_of(shot, 0), example_of(shot, 255)
+    deep = black.mask >= 1
+    np.testing.assert_array_equal(black.warped[deep], white.warped[deep])
+    np.testing.assert_array_equal(black.target_image, white.target_image)
+
+
+def test_outside_the_mask_the_first_guess_is_the_frame(shot: tuple[list[Picture], ShotAnalysis]) -> None:
+    example, crop = example_of(shot)
+    np.testing.assert_array_equal(example.warped[example.mask == 0], crop[example.mask == 0])
+
+
+def test_skin_comes_from_the_picture_that_is_given(shot: tuple[list[Picture], ShotAnalysis]) -> None:
+    example, _ = example_of(shot)
+    skin = np.full((SIZE, SIZE, 3), 77, np.uint8)
+    other = with_skin(example, skin)
+    assert (other.warped[example.mouth == 0] == 77).all()
+    assert (other.warped[example.mouth > 0.99] != 77).any()
+    assert (other.stretch[example.mouth == 0] == 0).all()
+    assert other.mask is example.mask
+
+
+def test_what_the_network_is_told(shot: tuple[list[Picture], ShotAnalysis]) -> None:
+    example, _ = example_of(shot)
+    told: Told = tell([example, example])
+    rows = SIZE - SIZE // 4
+    assert painted_rows(SIZE) == slice(SIZE // 4, SIZE)
+    assert told.warped.shape == (2, 3, rows, SIZE)
+    assert told.mask.shape == (2, 1, rows, SIZE)
+    assert told.guides.shape == (2, 8, rows, SIZE)
+    assert told.guides.abs().max() <= 1
+    np.testing.assert_allclose(
+        (told.warped[0].permute(1, 2, 0).numpy() + 1) * 127.5, example.warped[SIZE // 4 :], atol=1e-3
+    )
+    torch.testing.assert_close(told.guides[:, 7:], told.mask * 2 - 1)
+    hidden = hide(told.warped, told.mask)
+    assert (hidden[(told.mask > 0).expand_as(hidden)] == 0).all()
+    assert torch.equal(hidden[(told.mask == 0).expand_as(hidden)], told.warped[(told.mask == 0).expand_as(hidden)])
+
+
+def test_the_mouths_region_follows_the_lips() -> None:
+    landmarks = toy_shot((0.0, 0.3), 128)[1].reference_landmarks
+    shut, wide = (mouth_region(points, 128) for points in landmarks)
+    assert 0 < shut.sum() < wide.sum()
+    middle = landmarks[1][[13, 14], :2].mean(axis=0).astype(int)
+    assert wide[middle[1], middle[0]] == pytest.approx(1, abs=1e-3)
+    assert wide.max() <= 1 + 1e-6
+    assert (wide[:32] == 0).all()
+
+
+def test_trust_is_careful_smooth_and_full_size() -> None:
+    assert trust(torch.zeros(1, 1, 3, 4)).shape == (1, 1, 24, 32)
+    assert float(trust(torch.zeros(1, 1, 3, 4)).mean()) == pytest.approx(0.119, abs=1e-3)
+    edge = trust(torch.tensor([[[[-20.0, 20.0]]]]))[0, 0, 0]
+    assert (edge.diff() >= 0).all()
+    assert edge.diff().max() < 0.2
+
+
+def test_precision_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    assert use_bfloat16("bfloat16", cpu)
+    assert not use_bfloat16("float32", cpu)
+    for able, expected in (({"avx512_bf16": True}, True), ({"amx_bf16": False, "avx2": True}, False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able)
+        assert use_bfloat16("auto", cpu) is expected
+
+
+def test_half_precision_paints_nearly_the_same(shot: tuple[list[Picture], ShotAnalysis]) -> None:
+    full, half = (render(shot, precision=precision) for precision in ("float32", "bfloat16"))
+    for first, second in zip(full, half, strict=True):
+        assert np.abs(first.astype(int) - second).mean() < 0.5
+        assert np.abs(first.astype(int) - second).max() < 12
