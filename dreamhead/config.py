@@ -61,8 +61,8 @@ class RenderSettings(Section):
 
     renderer: Literal["diffusion", "warp"] = "diffusion"
     """`warp` moves the reference's own pixels along the landmarks and paints nothing."""
-    num_inference_steps: int = Field(default=2, ge=1)
-    """Denoising steps."""
+    num_inference_steps: int = Field(default=1, ge=1)
+    """Denoising steps; the base weights gain nothing from more, see their model card."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the networks; `auto` is bfloat16 where the processor computes in it, else float32."""
     batch_size: int = Field(default=8, ge=1)
