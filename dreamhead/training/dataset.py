@@ -54,7 +54,8 @@ class Clip:
 
     def crop(self, frame: int) -> NDArray[np.uint8]:
         """(S, S, 3) RGB aligned crop of one frame."""
-        picture = cv2.imdecode(np.frombuffer(self.crops[frame], np.uint8), cv2.IMREAD_COLOR_RGB)
+        data = np.frombuffer(self.crops[frame], np.uint8)
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if len(data) else None
         if picture is None:
             raise InputError(f"clip {self.clip_id}: crop {frame} is not a readable picture")
         return np.asarray(picture, np.uint8)

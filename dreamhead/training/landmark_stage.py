@@ -59,7 +59,7 @@ def motion_of(clip: Clip) -> Motion:
     place = np.clip(times_s * clip.frame_rate, 0, len(residual) - 1)
     low = np.minimum(np.floor(place).astype(int), max(len(residual) - 2, 0))
     share = (place - low)[:, None, None]
-    resampled = residual[low] * (1 - share) + residual[low + 1] * share
+    resampled = residual[low] * (1 - share) + residual[np.minimum(low + 1, len(residual) - 1)] * share
     return Motion(
         clip_id=clip.clip_id,
         neutral=neutral,
