@@ -50,8 +50,8 @@ class LandmarkSettings(Section):
     """Scale of the mouth's motion about its neutral shape."""
     close_in_silence: bool = True
     """Shut the mouth where the speech is silent."""
-    silence_db: float = -45.0
-    """Level below which speech counts as silent, in dB of full scale relative to the track's loud parts."""
+    silence_db: float = -50.0
+    """Level below which speech counts as silent, in dB of full scale."""
     min_silence_s: float = Field(default=0.24, ge=0)
     """Shortest pause that shuts the mouth."""
 

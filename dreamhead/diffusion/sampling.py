@@ -1,5 +1,6 @@
 """Deterministic few-step sampling over any denoiser, and noise that is keyed by place, not by order."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -46,7 +47,8 @@ def sample(
         (B, ...) x0.
     """
     # As in diffusers' image-to-image pipelines: the tail of a longer run starts part of the way down.
-    scheduler.set_timesteps(round(num_inference_steps / start))
+    # Rounded up: a run must not start above `start`, where a network that was trained below it never was.
+    scheduler.set_timesteps(math.ceil(num_inference_steps / start - 1e-9))
     timesteps = scheduler.timesteps[-num_inference_steps:].to(noise.device)
     current = noise if begin is None else scheduler.add_noise(begin, noise, timesteps[:1].expand(len(noise)))
     for step in timesteps:
