@@ -17,6 +17,9 @@ from dreamhead.records import Chunk, Span
 Constructor = tuple[DubSettings, str, str]
 """What every stage is built from: settings, checkpoint uri, work uri."""
 
+RUNTIME_ENV = {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}}
+"""Networks of several actors share a machine's cores: threads that wait for each other must not spin meanwhile."""
+
 StageActor = type[AnalyseSpans] | type[LandmarkChunks] | type[RenderChunks]
 
 
@@ -59,6 +62,7 @@ def _stage(dataset: Dataset, actor: StageActor, pool: PoolSettings, constructor:
         compute=strategy,
         num_cpus=pool.num_cpus,
         num_gpus=pool.num_gpus or None,
+        runtime_env=RUNTIME_ENV,
     )
 
 
