@@ -26,30 +26,15 @@ class Route(IntEnum):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class VideoInfo:
-    """What a video's container says, and the times of the frames that a player shows."""
+class FrameTimes:
+    """When each of T frames is shown."""
 
-    uri: str
-    width: int
-    """Pixels as coded, before rotation."""
-    height: int
-    """Pixels as coded, before rotation."""
-    rotation: int
-    """Degrees, counter-clockwise, that a player turns the picture by: 0, 90, 180 or 270."""
-    sample_aspect_ratio: Fraction
-    average_rate: Fraction
-    """Frames per second, averaged."""
-    time_base: Fraction
-    """Seconds per tick of `pts`."""
     pts: NDArray[np.int64]
     """(T,) presentation times in ticks, ascending: one for each frame shown, edit lists applied."""
     end_pts: int
     """Presentation time at which the last frame ends, in ticks."""
-    color: tuple[int, int, int, int]
-    """FFmpeg's numbers of primaries, transfer, matrix (colorspace) and range."""
-    has_audio: bool
-    is_still: bool = False
-    """A picture file: one frame, held for as long as the speech lasts."""
+    time_base: Fraction
+    """Seconds per tick."""
 
     @property
     def frame_count(self) -> int:
@@ -66,6 +51,27 @@ class VideoInfo:
     def duration_s(self) -> float:
         """Seconds from the first frame to the end of the last."""
         return float((self.end_pts - int(self.pts[0])) * self.time_base)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VideoInfo(FrameTimes):
+    """What a video's container says, and the times of the frames that a player shows."""
+
+    uri: str
+    width: int
+    """Pixels as coded, before rotation."""
+    height: int
+    """Pixels as coded, before rotation."""
+    rotation: int
+    """Degrees, counter-clockwise, that a player turns the picture by: 0, 90, 180 or 270."""
+    sample_aspect_ratio: Fraction
+    average_rate: Fraction
+    """Frames per second, averaged."""
+    color: tuple[int, int, int, int]
+    """FFmpeg's numbers of primaries, transfer, matrix (colorspace) and range."""
+    has_audio: bool
+    is_still: bool = False
+    """A picture file: one frame, held for as long as the speech lasts."""
 
 
 @dataclass(frozen=True)

@@ -10,42 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamhead.errors import InputError
-from dreamhead.records import LongerAudio, VideoInfo
+from dreamhead.records import FrameTimes, LongerAudio, VideoInfo
 
 STILL_RATE = Fraction(25)
 """Frames per second of a dub made from a picture."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Timeline:
+class Timeline(FrameTimes):
     """What the output shows: T_out frames, each a source frame at a time."""
 
     source: NDArray[np.int64]
-    """(T_out,) source frame shown."""
-    pts: NDArray[np.int64]
-    """(T_out,) presentation times in ticks of the source's time base, ascending."""
-    end_pts: int
-    """Presentation time at which the last frame ends, in ticks."""
-    time_base: Fraction
-    """Seconds per tick."""
+    """(T_out,) source frame shown; the times are in ticks of the source's time base."""
     warnings: tuple[str, ...] = ()
     """What a person should know, such as speech that was cut."""
-
-    @property
-    def frame_count(self) -> int:
-        """Frames of the output."""
-        return len(self.source)
-
-    @property
-    def times_s(self) -> NDArray[np.float64]:
-        """(T_out,) seconds at which each frame is shown, from the first frame."""
-        ticks: NDArray[np.int64] = self.pts - self.pts[0]
-        return ticks.astype(np.float64) * float(self.time_base)
-
-    @property
-    def duration_s(self) -> float:
-        """Seconds from the first frame to the end of the last."""
-        return float((self.end_pts - int(self.pts[0])) * self.time_base)
 
     def end_pts_of(self, stop: int) -> int:
         """Presentation time, in ticks, at which the frames before `stop` end."""
