@@ -2,7 +2,7 @@
 
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, VideoReformatter
 from numpy.typing import NDArray
 
 from dreamhead.errors import MediaError
@@ -25,9 +25,8 @@ BT709_SWS = 1
 HD_HEIGHT = 720
 
 # swscale's fast paths darken by a level a generation; with all of these, luma survives a round trip to the bit.
-EXACT = (
-    Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
-)
+# SWS_BILINEAR, ACCURATE_RND, FULL_CHR_H_INT and FULL_CHR_H_INP; PyAV below 18 has no names for the last three.
+EXACT = 0x2 | 0x40000 | 0x2000 | 0x4000
 
 
 class ColorConverter:
