@@ -2,7 +2,7 @@
 
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 from dreamhead.errors import MediaError
@@ -18,7 +18,8 @@ UNSPECIFIED = 2
 RGB_MATRIX = 0
 
 # swscale's numbers, by FFmpeg's numbers of the same matrices; neither BT.2020's constant luminance nor YCgCo is there.
-SWS_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+# PyAV knows BT.2020 (9) from its version 18 on; an older one would convert it wrongly, so it is refused there.
+SWS_MATRICES = {number: {6: 5}.get(number, number) for number in sorted({6, *(known.value for known in Colorspace)})}
 BT601_SWS = 5
 BT709_SWS = 1
 
