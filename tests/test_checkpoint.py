@@ -138,8 +138,6 @@ def test_a_copy_elsewhere_has_the_same_digests(written: Path, copy: Path) -> Non
 
 
 def test_the_bundled_checkpoint_loads_and_is_small() -> None:
-    if not BUNDLED.is_dir():
-        pytest.skip("no weights are bundled yet")
     loaded = Checkpoint.load()
     assert sum(path.stat().st_size for path in BUNDLED.rglob("*") if path.is_file()) <= 40e6
     assert loaded.config.crop_size == 256

@@ -1,1 +1,1 @@
-"""Ray Data and Ray Train around the stages."""
+"""Ray Data around the stages."""
