@@ -13,6 +13,7 @@ LIPS = tuple(
 )
 # Changing the reference costs as much as this distance between mouths: teeth shall not flicker for a trifle.
 SWITCH_COST = 0.02
+FORBIDDEN = 1e6
 
 Floats = NDArray[np.floating[Any]]
 
@@ -67,19 +68,27 @@ class ReferenceKeeper:
         self.landmarks = [self.landmarks[number] for number in kept]
 
 
-def choose_references(shot: ShotAnalysis, targets: NDArray[np.float32]) -> NDArray[np.int64]:
+def choose_references(
+    shot: ShotAnalysis, targets: NDArray[np.float32], frames: NDArray[np.int64] | None = None, apart: int = 0
+) -> NDArray[np.int64]:
     """(T,) the reference for each of T successive frames: near to the wanted mouth, and seldom another one.
 
     The cheapest path over frames and references (Viterbi 1967) of distance between mouths and cost of switching.
 
     Args:
         targets: (T, K, 3) canonical lower faces.
+        frames: (T,) their numbers in the source; needed when `apart` isn't 0.
+        apart: fewest frames between a frame and its reference, for judging; where no reference is that far, the
+            furthest is taken.
     """
     wanted = np.repeat(shot.neutral[None], len(targets), axis=0)
     wanted[:, topology.lower_face()] = targets
     pose = geometry.fit_pose(shot.reference_landmarks)
     there = mouth_shape(pose.to_canonical(shot.reference_landmarks))
     distance = np.linalg.norm(mouth_shape(wanted)[:, None] - there[None], axis=2)
+    if apart and frames is not None:
+        away = np.abs(frames[:, None] - shot.reference_frames[None])
+        distance[away < np.minimum(apart, away.max(axis=1, keepdims=True))] = FORBIDDEN
     return _cheapest_path(distance, SWITCH_COST)
 
 

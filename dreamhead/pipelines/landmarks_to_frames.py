@@ -63,21 +63,27 @@ class LandmarksToFrames:
     Args:
         model: in evaluation mode, on its device.
         autoencoder: with `encode` and `decode`, on the same device.
+        apart: fewest frames between a frame and its reference; for judging only, see `choose_references`.
     """
 
-    def __init__(self, model: LatentDenoiser, autoencoder: Any, settings: RenderSettings, size: int) -> None:
+    def __init__(
+        self, model: LatentDenoiser, autoencoder: Any, settings: RenderSettings, size: int, apart: int = 0
+    ) -> None:
         self._model = model
         self._autoencoder = autoencoder
         self._settings = settings
         self._size = size
+        self._apart = apart
         self._scheduler = make_scheduler()
         self._half = use_bfloat16(settings.precision, model.device)
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, settings: RenderSettings, device: torch.device) -> Self:
+    def from_checkpoint(
+        cls, checkpoint: Checkpoint, settings: RenderSettings, device: torch.device, apart: int = 0
+    ) -> Self:
         """The pipeline with a checkpoint's networks."""
         networks = checkpoint.latent_denoiser(device), checkpoint.autoencoder(device)
-        return cls(*networks, settings, checkpoint.config.crop_size)
+        return cls(*networks, settings, checkpoint.config.crop_size, apart)
 
     def __call__(
         self,
@@ -98,7 +104,7 @@ class LandmarksToFrames:
             targets: (T, K, 3) canonical lower faces.
             seed: of the noise, the same map for all frames of a job against flicker.
         """
-        references = self._references(shot, targets, strength)
+        references = self._references(shot, targets, strength, np.asarray(source_indices))
         rows = zip(frames, source_indices, strength, targets, references, strict=True)
         while batch := list(islice(rows, self._settings.batch_size)):
             yield from self._batch(batch, shot, seed)
@@ -110,11 +116,15 @@ class LandmarksToFrames:
         return pose_mask(shot.neutral, pose, shot.crops[number], self._size, self._settings.feather)
 
     def _references(
-        self, shot: ShotAnalysis, targets: NDArray[np.float32], strength: NDArray[np.float32]
+        self,
+        shot: ShotAnalysis,
+        targets: NDArray[np.float32],
+        strength: NDArray[np.float32],
+        frames: NDArray[np.int64],
     ) -> NDArray[np.int64]:
         if not len(shot.reference_frames) or not strength.any():
             return np.zeros(len(targets), np.int64)
-        return choose_references(shot, targets)
+        return choose_references(shot, targets, frames, self._apart)
 
     def _batch(self, rows: list[Any], shot: ShotAnalysis, seed: int) -> Iterator[Picture]:
         chosen = [row for row in rows if row[2] > 0]

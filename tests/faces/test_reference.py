@@ -75,3 +75,14 @@ def test_the_reference_of_a_frame_is_where_its_own_pose_puts_it() -> None:
     _, shot = toy_shot()
     canonical = geometry.fit_pose(shot.reference_landmarks).to_canonical(shot.reference_landmarks)
     np.testing.assert_allclose(geometry.lip_opening(canonical), [0.0, 0.1, 0.2, 0.3], atol=5e-3)
+
+
+def test_references_keep_away_from_their_frame() -> None:
+    _, shot = toy_shot((0.0, 0.15, 0.3))
+    lower = topology.lower_face()
+    frames = np.array([0, 0, 1])
+    targets = np.stack([canonical_face(0.0)[lower]] * 3).astype(np.float32)
+    free = choose_references(shot, targets, frames)
+    assert free.tolist() == [0, 0, 0]
+    # The three references are frames 0, 1 and 2: from frame 1 none is two frames away, and the furthest is one.
+    assert choose_references(shot, targets, frames, apart=2).tolist() == [2, 2, 0]
