@@ -48,6 +48,8 @@ class LandmarkSettings(Section):
     """Classifier-free guidance on the speech; 1 is none."""
     articulation: float = Field(default=1.0, ge=0, le=2)
     """Scale of the mouth's motion about its neutral shape."""
+    match_articulation: bool = True
+    """Open the mouth as wide as the speaker opens it in the source."""
     close_in_silence: bool = True
     """Shut the mouth where the speech is silent."""
     silence_db: float = -50.0
@@ -67,6 +69,8 @@ class RenderSettings(Section):
     """Of the networks; `auto` is bfloat16 where the processor computes in it, else float32."""
     batch_size: int = Field(default=8, ge=1)
     """Frames painted at once."""
+    references: int = Field(default=3, ge=1)
+    """Nearest mouths of the shot that are moved and merged into the first guess."""
     skin: Literal["frame", "reference"] = "frame"
     """What is warped outside the lips: the frame itself, or the nearest-mouth reference as inside them."""
     feather: float = Field(default=0.06, ge=0, le=0.5)
@@ -146,6 +150,120 @@ class DubSettings(Section):
     output: OutputSettings = OutputSettings()
     pools: PoolsSettings = PoolsSettings()
     weights: WeightsSettings = WeightsSettings()
+
+
+class FilterSettings(Section):
+    """What a stretch of one face must be for training. A change here prepares every source again."""
+
+    min_face_px: float = Field(default=64.0, gt=0)
+    """Smallest distance, in source pixels, from brow to chin."""
+    max_yaw_deg: float = Field(default=45.0, gt=0, le=90)
+    """Frames whose face is turned further to the side end a clip."""
+    max_pitch_deg: float = Field(default=35.0, gt=0, le=90)
+    """Frames whose face is turned further up or down end a clip."""
+    min_detected_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of a shot's frames in which its face must be found; below it, what is found is seldom a face."""
+    min_sharpness: float = Field(default=0.004, ge=0)
+    """Variance of the crop's Laplacian over the variance of its brightness, the median over a clip's frames."""
+    min_brightness: float = Field(default=35.0, ge=0, le=255)
+    """Mean of the crop's brightness, 0 to 255."""
+    max_brightness: float = Field(default=220.0, ge=0, le=255)
+    """Mean of the crop's brightness, 0 to 255."""
+    max_second_face: float = Field(default=0.6, ge=0)
+    """Size of a second face, as a share of the first's, above which the sound isn't taken for the first one's speech."""
+    min_level_db: float = -45.0
+    """Level of a clip's sound, in dB of full scale, below which nobody is taken to speak."""
+
+
+class OffsetSettings(Section):
+    """How the time between sound and lips is measured, and when the measure is believed."""
+
+    max_lag_s: float = Field(default=0.4, gt=0, le=2)
+    """Lags up to this many seconds, either way, are tried."""
+    min_correlation: float = Field(default=0.35, ge=-1, le=1)
+    """Of the lips with what the speech predicts at the best lag, all clips of a source together."""
+    min_margin: float = Field(default=0.2, ge=0)
+    """By how much the correlation at the best lag must exceed the median over all lags."""
+    min_clip_correlation: float = Field(default=0.2, ge=-1, le=1)
+    """Of one clip at its source's lag: below it, somebody else is taken to speak."""
+    min_sync_confidence: float = Field(default=2.5, ge=0)
+    """Where SyncNet measures: median over all lags of its distance, less that at the best one."""
+    num_inference_steps: int = Field(default=4, ge=1)
+    """Denoising steps of the prediction."""
+    samples: int = Field(default=2, ge=1)
+    """Predictions of different noise whose mean is compared."""
+
+
+class VariantSettings(Section):
+    """The ways in which a clip's speech is encoded for training."""
+
+    count: int = Field(default=8, ge=1)
+    """Encodings of one clip; the first is as in dubbing."""
+    unchanged: int = Field(default=3, ge=1)
+    """So many of them are of unchanged speech, each at another place of the encoder's window."""
+    gain_db: tuple[float, float] = (-12.0, 6.0)
+    """Range of the change of level."""
+    noise_snr_db: tuple[float, float] = (5.0, 30.0)
+    """Range of the level of speech over that of added noise."""
+    speed: tuple[float, float] = (0.9, 1.1)
+    """Range of the change of speed."""
+    pitch_semitones: tuple[float, float] = (-3.0, 3.0)
+    """Range of the change of pitch."""
+    change_share: float = Field(default=0.5, ge=0, le=1)
+    """How often each of noise, speed and pitch is part of a change."""
+
+    @model_validator(mode="after")
+    def _check_ranges(self) -> Self:
+        if self.unchanged > self.count:
+            raise ValueError(f"unchanged {self.unchanged} is above count {self.count}")
+        for name in ("gain_db", "noise_snr_db", "speed", "pitch_semitones"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}: {low:g} is above {high:g}")
+        if not 0.5 <= self.speed[0] <= self.speed[1] <= 2:
+            raise ValueError(f"speed must lie within 0.5 and 2, got {self.speed}")
+        if max(map(abs, self.pitch_semitones)) > 12:
+            raise ValueError(f"pitch_semitones must lie within -12 and 12, got {self.pitch_semitones}")
+        return self
+
+
+class PreparationSettings(Section):
+    """How videos become training data. A change prepares every source again, but for that of threads and pool."""
+
+    speech_encoder: str = "whisper"
+    """Name of the speech features that are stored."""
+    clip_s: float = Field(default=10.0, gt=0, le=60)
+    """Longest clip, in seconds; a longer stretch is cut into equal ones."""
+    min_clip_s: float = Field(default=1.0, gt=0)
+    """Shortest clip, in seconds."""
+    shot_threshold: float = Field(default=27.0, gt=0)
+    """Mean change of hue, saturation and value, 0 to 255, above which a cut is seen."""
+    crop_size: int = Field(default=256, ge=32, multiple_of=32)
+    """Side of the aligned crop, in pixels."""
+    crop_smoothing_s: float = Field(default=0.2, ge=0)
+    """Standard deviation of the Gaussian that smooths the crop's transform over time."""
+    jpeg_quality: int = Field(default=96, ge=1, le=100)
+    """Of the stored crops."""
+    part_mb: int = Field(default=256, ge=1)
+    """A source's shard is split into files of about this many million bytes."""
+    filters: FilterSettings = FilterSettings()
+    offset: OffsetSettings = OffsetSettings()
+    variants: VariantSettings = VariantSettings()
+    weights: WeightsSettings = WeightsSettings()
+    cpu_threads: int = Field(default=1, ge=1)
+    """Threads of the networks in one process."""
+    pool: PoolSettings | None = None
+    """Pool of processes; sized from the cluster unless given."""
+    max_attempts: int = Field(default=3, ge=1)
+    """Tries of one source before it is given up."""
+    no_progress_timeout_s: float = Field(default=7200.0, gt=0)
+    """The run is ended with an error when no source was finished for this long."""
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Self:
+        if self.min_clip_s > self.clip_s:
+            raise ValueError(f"min_clip_s {self.min_clip_s:g} is above clip_s {self.clip_s:g}")
+        return self
 
 
 SectionT = TypeVar("SectionT", bound=Section)
