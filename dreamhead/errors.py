@@ -9,6 +9,7 @@
   x StorageError         a uri can't be read, listed or published
   x CheckpointError      a checkpoint directory is incomplete or its digests don't match
     - WeightsUnavailableError  others' weights are neither given, nor installed, nor downloadable
+  x TrainingError        a training can't start or go on as it is told to
   x ClusterError         the pools don't fit the cluster, or the run made no progress
 """
 
@@ -47,6 +48,10 @@ class CheckpointError(DreamheadError):
 
 class WeightsUnavailableError(CheckpointError):
     """Others' weights are neither given by path, nor installed, nor downloadable."""
+
+
+class TrainingError(DreamheadError):
+    """A training can't start or go on: changed settings, a damaged state, a loss that isn't a number."""
 
 
 class ClusterError(DreamheadError):
