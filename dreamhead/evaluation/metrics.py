@@ -1,15 +1,26 @@
-"""Metrics on landmarks and pixels, always next to what the trivial alternatives reach."""
+"""Metrics on landmarks and pixels, always next to what the trivial alternatives reach.
+
+Shapes: T frames, K landmarks, H x W pixels. Frames without a face are NaN, and count nowhere.
+"""
 
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]
+Pixels = NDArray[np.uint8] | Floats
+
+# Wang et al. 2004, section III-C: an 11x11 Gaussian window of 1.5 pixels, K1 = 0.01, K2 = 0.03, L = 255.
+SSIM_WINDOW, SSIM_SIGMA = (11, 11), 1.5
+C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+FEWEST = 3
+"""Fewest pairs of values that a correlation is computed from."""
 
 
 class LagCorrelation(NamedTuple):
-    """How well two curves go together when one may be shifted."""
+    """How well two curves go together when one may be shifted; NaN where one of them is flat or unknown."""
 
     at_zero: float
     best: float
@@ -20,24 +31,130 @@ class LagCorrelation(NamedTuple):
 def lag_correlation(first: Floats, second: Floats, most: int = 5) -> LagCorrelation:
     """Pearson correlation of (T,) curves at shifts of up to `most` frames."""
     found = {
-        lag: float(np.corrcoef(first[max(lag, 0) : len(first) + min(lag, 0)], _other(second, lag))[0, 1])
+        lag: correlation(first[max(lag, 0) : max(0, len(first) + min(lag, 0))], _other(second, lag))
         for lag in range(-most, most + 1)
     }
-    lag = max(found, key=lambda shift: found[shift])
+    known = [lag for lag in found if np.isfinite(found[lag])]
+    lag = max(known, key=lambda shift: (found[shift], -abs(shift)), default=0)
     return LagCorrelation(found[0], found[lag], lag)
 
 
-def weighted_psnr(picture: Floats, truth: Floats, weight: Floats) -> float:
-    """Peak signal-to-noise ratio in dB of (H, W, 3) pictures, 0 to 255, where (H, W) `weight` is."""
+def correlation(first: Floats, second: Floats) -> float:
+    """Pearson correlation of (T,) curves where both are known; NaN where one is flat, or hardly anything is known."""
+    both = np.isfinite(first) & np.isfinite(second)
+    if both.sum() < FEWEST or np.ptp(first[both]) < 1e-9 or np.ptp(second[both]) < 1e-9:
+        return float("nan")
+    return float(np.corrcoef(first[both], second[both])[0, 1])
+
+
+def weighted_psnr(picture: Pixels, truth: Pixels, weight: Floats) -> float:
+    """Peak signal-to-noise ratio in dB of (H, W, 3) pictures, 0 to 255, where (H, W) `weight` is; at most 138.1."""
     error = ((picture.astype(np.float64) - truth) ** 2).mean(axis=-1)
     mean = float((error * weight).sum() / weight.sum())
     return float(10 * np.log10(255**2 / max(mean, 1e-9)))
 
 
+def ssim_map(picture: Pixels, truth: Pixels) -> NDArray[np.float32]:
+    """(H, W) structural similarity of the luma of (H, W, 3) pictures, 0 to 255. Wang et al. 2004, Eq. 13."""
+    x, y = luma(picture), luma(truth)
+    mean_x, mean_y = _window(x), _window(y)
+    variance_x, variance_y = _window(x * x) - mean_x**2, _window(y * y) - mean_y**2
+    covariance = _window(x * y) - mean_x * mean_y
+    top = (2 * mean_x * mean_y + C1) * (2 * covariance + C2)
+    return np.asarray(top / ((mean_x**2 + mean_y**2 + C1) * (variance_x + variance_y + C2)), np.float32)
+
+
+def luma(picture: Pixels) -> NDArray[np.float32]:
+    """(H, W) ITU-R BT.601 luma of an (H, W, 3) RGB picture, in its own range."""
+    return np.asarray(picture.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32), np.float32)
+
+
+def weighted_mean(values: Floats, weight: Floats) -> float:
+    """Mean of (H, W) values where (H, W) `weight` is; NaN where it is nowhere."""
+    total = float(weight.sum())
+    return float((values * weight).sum() / total) if total > 0 else float("nan")
+
+
+def laplacian_energy(picture: Pixels, weight: Floats) -> float:
+    """Mean square of the luma's Laplacian where `weight` is: how much fine detail there is."""
+    return weighted_mean(cv2.Laplacian(luma(picture), cv2.CV_32F) ** 2, weight)
+
+
+def edge_step(picture: Pixels, opacity: Floats) -> NDArray[np.float32]:
+    """(N, 3) change of colour across the edge of a mask, at each of its N pixels that are half transparent.
+
+    At such a pixel it is the mean colour of the opaque pixels nearby minus that of the untouched ones nearby, both
+    weighted by a Gaussian of 1/32 of the picture's side.
+    """
+    sigma = picture.shape[0] / 32
+    inside, outside = opacity > 0.95, opacity <= 0
+    near_inside, weight_inside = _nearby(picture, inside, sigma)
+    near_outside, weight_outside = _nearby(picture, outside, sigma)
+    edge = ~inside & ~outside & (weight_inside > 1e-2) & (weight_outside > 1e-2)
+    return np.asarray(near_inside[edge] - near_outside[edge], np.float32)
+
+
 def jitter(points: Floats) -> float:
-    """Mean length of the second difference over time of (T, K, D) points."""
-    return float(np.linalg.norm(np.diff(points, n=2, axis=0), axis=-1).mean())
+    """Mean length of the second difference over time of (T, K, D) points; NaN without three known frames in a row."""
+    lengths = np.linalg.norm(np.diff(points, n=2, axis=0), axis=-1)
+    known = np.isfinite(lengths).all(axis=-1)
+    return float(lengths[known].mean()) if known.any() else float("nan")
+
+
+def landmark_distance(points: Floats, truth: Floats) -> NDArray[np.float64]:
+    """(T,) mean distance of (T, K, D) points from the true ones."""
+    distance: NDArray[np.float64] = np.linalg.norm(points - truth, axis=-1).mean(axis=-1)
+    return distance
+
+
+def spread(curve: Floats) -> float:
+    """Standard deviation of a (T,) curve where it is known; NaN where it isn't anywhere."""
+    known = curve[np.isfinite(curve)]
+    return float(known.std()) if len(known) else float("nan")
+
+
+def shut_limit(opening: Floats, share: float) -> float:
+    """The lip opening below which this speaker's mouth is shut: `share` of the way from the 5th to the 95th percentile.
+
+    `opening` (T,) is the speaker's own, while speaking.
+    """
+    known = opening[np.isfinite(opening)]
+    if not len(known):
+        return float("nan")
+    low, high = np.percentile(known, [5, 95])
+    return float(low + share * (high - low))
+
+
+def frechet_distance(first: Floats, second: Floats) -> float:
+    """Distance of the Gaussians fitted to two sets (N, C) of features. Heusel et al. 2017, Eq. 6."""
+    difference = first.mean(axis=0) - second.mean(axis=0)
+    one, other = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
+    # The trace of the square root of the product is the sum of the square roots of its eigenvalues.
+    roots = np.sqrt(np.maximum(np.linalg.eigvals(one @ other).real, 0)).sum()
+    return float(difference @ difference + np.trace(one) + np.trace(other) - 2 * roots)
+
+
+def delay(heard: Floats, given: Floats, most: int) -> int:
+    """Samples by which (N,) `heard` comes later than (N,) `given`, at most `most` either way, where they agree best."""
+    size = 1 << (len(heard) + len(given)).bit_length()
+    spectrum = np.fft.rfft(heard, size) * np.conj(np.fft.rfft(given, size))
+    agreement = np.fft.irfft(spectrum, size)
+    shifts = np.arange(-most, most + 1)
+    return int(shifts[agreement[shifts].argmax()])
 
 
 def _other(curve: Floats, lag: int) -> Floats:
-    return curve[max(-lag, 0) : len(curve) + min(-lag, 0)]
+    return curve[max(-lag, 0) : max(0, len(curve) - max(lag, 0))]
+
+
+def _window(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(cv2.GaussianBlur(values, SSIM_WINDOW, SSIM_SIGMA), np.float32)
+
+
+def _nearby(
+    picture: Pixels, chosen: NDArray[np.bool_], sigma: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(H, W, 3) mean colour of the chosen pixels around each, and (H, W) how much of them there is."""
+    weight = chosen.astype(np.float32)
+    known = cv2.GaussianBlur(np.dstack([picture.astype(np.float32) * weight[..., None], weight]), (0, 0), sigma)
+    return known[..., :3] / np.maximum(known[..., 3:], 1e-6), known[..., 3]

@@ -1,0 +1,78 @@
+"""Frames made from the source's own landmarks: painted by the network, and by the trivial alternatives."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from dreamhead.checkpoint import Checkpoint
+from dreamhead.config import RenderSettings
+from dreamhead.evaluation.source import JudgedSource
+from dreamhead.faces import geometry, topology
+from dreamhead.faces.crop import extract, match_colour, paste, pose_mask
+from dreamhead.faces.reference import choose_references
+from dreamhead.models.latent_denoiser import LatentDenoiser
+from dreamhead.pipelines.landmarks_to_frames import LandmarksToFrames
+from dreamhead.records import ShotAnalysis
+
+Picture = NDArray[np.uint8]
+Way = Literal["painted", "warp", "copy"]
+
+
+class TrueLandmarks:
+    """Frames whose target landmarks are the source's own, and whose mouth comes from a reference some time away.
+
+    `painted` is the network's, `warp` the reference moved along the landmarks, `copy` the reference as it is.
+    Skin is the reference's too: were it the frame's own, the answer would be given away.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, settings: RenderSettings, device: torch.device) -> None:
+        self._model: LatentDenoiser = checkpoint.latent_denoiser(device)
+        self._autoencoder: nn.Module = checkpoint.autoencoder(device)
+        self._settings = settings
+        self._size = checkpoint.config.crop_size
+
+    def __call__(self, way: Way, source: JudgedSource, frames: Iterable[Picture], apart_s: float) -> Iterator[Picture]:
+        """One frame out for each of the source's frames (H, W, 3), in order; those that aren't dubbed as they are."""
+        apart = round(apart_s * float(source.info.average_rate))
+        rows = iter(frames)
+        for shot in source.shots:
+            numbers = range(shot.start, shot.stop)
+            own = (next(rows) for _ in numbers)
+            strength = source.strength[shot.start : shot.stop]
+            if not len(shot.reference_frames):
+                yield from own
+            elif way == "copy":
+                yield from self._copy(own, shot, strength, apart)
+            else:
+                yield from self._pipeline(way, apart)(own, numbers, strength, shot, own_targets(shot), seed=0)
+
+    def _pipeline(self, way: Way, apart: int) -> LandmarksToFrames:
+        renderer = "warp" if way == "warp" else "diffusion"
+        settings = self._settings.model_copy(update={"skin": "reference", "renderer": renderer})
+        return LandmarksToFrames(self._model, self._autoencoder, settings, self._size, apart)
+
+    def _copy(
+        self, frames: Iterator[Picture], shot: ShotAnalysis, strength: NDArray[np.float32], apart: int
+    ) -> Iterator[Picture]:
+        numbers = np.arange(shot.start, shot.stop, dtype=np.int64)
+        nearest = choose_references(shot, own_targets(shot), frames=numbers, apart=apart)[:, 0]
+        for number, (frame, share, reference) in enumerate(zip(frames, strength, nearest, strict=True)):
+            yield self._pasted(frame, shot, number, int(reference), float(share)) if share > 0 else frame
+
+    def _pasted(self, frame: Picture, shot: ShotAnalysis, number: int, reference: int, share: float) -> Picture:
+        transform = shot.crops[number]
+        pose = geometry.fit_pose(shot.landmarks[number][None])
+        mask = pose_mask(shot.neutral, pose, transform, self._size, self._settings.feather)
+        crop = match_colour(shot.reference_crops[reference], extract(frame, transform, self._size), mask)
+        return paste(frame, crop, mask * np.float32(share), transform)
+
+
+def own_targets(shot: ShotAnalysis) -> NDArray[np.float32]:
+    """(T, K, 3) canonical lower faces of the shot itself; the resting one where there is no face."""
+    canonical: NDArray[np.floating[Any]] = geometry.fit_pose(shot.landmarks).to_canonical(shot.landmarks)
+    known = np.isfinite(canonical[:, :1, :1])
+    return np.asarray(np.where(known, canonical, shot.neutral)[:, topology.lower_face()], np.float32)

@@ -1,0 +1,145 @@
+"""Judge one condition of one clip: make its video, measure it, publish what was found."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamhead import storage
+from dreamhead.checkpoint import Checkpoint
+from dreamhead.errors import DreamheadError
+from dreamhead.evaluation.conditions import HAS_TRUTH, ConditionMaker
+from dreamhead.evaluation.dubbing import LoadedStages
+from dreamhead.evaluation.figures import FIGURES
+from dreamhead.evaluation.folder import EvaluationFolder
+from dreamhead.evaluation.judges import PictureJudges
+from dreamhead.evaluation.look import look
+from dreamhead.evaluation.measure import measure_landmarks
+from dreamhead.evaluation.motion import Motion, motion_figures, sound_delay_s
+from dreamhead.evaluation.pictures import choose_moments, strip
+from dreamhead.evaluation.records import JudgedClip, Task, Verdict
+from dreamhead.evaluation.settings import ConditionName, EvaluationSettings
+from dreamhead.evaluation.source import JudgedSource, prepare_source
+from dreamhead.pipelines.analysis import VideoAnalyser
+from dreamhead.stages.artefacts import save_arrays
+from dreamhead.stages.attempts import attempt, describe
+
+logger = logging.getLogger(__name__)
+
+NO_TRUTH = "no true frames: this speech was never said in this picture"
+NOTHING = "nothing to compare: flat, or too few frames"
+
+
+class ConditionJudge:
+    """Task to verdict; the networks stay loaded from one to the next. Raises DreamheadError when it can't be built."""
+
+    def __init__(self, settings: EvaluationSettings, checkpoint_uri: str, output_uri: str) -> None:
+        checkpoint = Checkpoint.load(checkpoint_uri)
+        self._settings = settings
+        self._folder = EvaluationFolder(output_uri, settings, checkpoint.digest)
+        self._judges = PictureJudges(settings.judges)
+        self._stages = LoadedStages(settings.dub, checkpoint_uri, self._folder.dub_uri)
+        self._make = ConditionMaker(settings, self._stages, checkpoint, self._folder)
+        self._analyser = VideoAnalyser(settings.dub.analysis, settings.dub.weights)
+        self._source = lru_cache(maxsize=4)(self._prepare)
+
+    def __call__(self, task: Task) -> Verdict:
+        """Judge a condition and publish the verdict, or say in the verdict's `error` why that can't be done."""
+        name = f"{task.condition} of clip {task.clip.clip_id}"
+        try:
+            with attempt(self._folder.attempts_uri(task), self._settings.max_attempts, name):
+                verdict = self._judged(task)
+                self._folder.save(task, verdict)
+                return verdict
+        except DreamheadError as error:
+            logger.warning("%s: %s", name, error)
+            return failed(task, describe(error))
+
+    def close(self) -> None:
+        """Free the detector."""
+        self._analyser.close()
+
+    def _prepare(self, clip: JudgedClip) -> JudgedSource:
+        return prepare_source(clip, self._settings, self._stages, self._folder.sources_uri)
+
+    def _judged(self, task: Task) -> Verdict:
+        seconds: dict[str, float] = {}
+        with _timed(seconds, "prepare"):
+            source = self._source(task.clip)
+            other = self._source(task.other) if task.condition == "cross" and task.other else None
+        with _timed(seconds, "make"):
+            take = self._make(task, source, other)
+        with _timed(seconds, "measure"):
+            landmarks = measure_landmarks(self._analyser, take)
+            delay_s = 0.0 if take.speech is None else sound_delay_s(take.info.uri, take.speech)
+        judged = (source.strength >= 1) & np.isfinite(source.landmarks[:, 0, 0])
+        motion, has_truth = Motion.of(source.landmarks, landmarks, judged), task.condition in HAS_TRUTH
+        delay_frames = delay_s * float(source.info.average_rate)
+        figures = motion_figures(motion, take.truth, delay_frames, has_truth, self._settings)
+        moments, worst = choose_moments(
+            judged, _badness(motion, has_truth), self._settings.moments, self._settings.worst_moments
+        )
+        with _timed(seconds, "look"):
+            seen = look(source, take, landmarks, judged, moments, has_truth, self._settings, self._judges)
+        known, missing = _split({**figures, **seen.figures}, task.condition, self._judges.missing)
+        storage.write_bytes(self._folder.picture_uri(task), strip(seen.shown, worst, self._settings.picture_px))
+        save_arrays(self._folder.arrays_uri(task), landmarks=landmarks, judged=judged, **seen.features)
+        return Verdict(
+            clip_id=task.clip.clip_id,
+            speaker=task.clip.speaker,
+            condition=task.condition,
+            figures=known,
+            missing=missing,
+            curves=_curves(source, motion),
+            frames=source.frame_count,
+            frames_judged=int(judged.sum()),
+            moments=moments,
+            worst=worst,
+            video_uri=take.info.uri,
+            picture_uri=self._folder.picture_uri(task),
+            arrays_uri=self._folder.arrays_uri(task),
+            seconds=seconds,
+        )
+
+
+def failed(task: Task, error: str) -> Verdict:
+    """The verdict of a condition that couldn't be judged, for the reason `error`."""
+    return Verdict(clip_id=task.clip.clip_id, speaker=task.clip.speaker, condition=task.condition, error=error)
+
+
+def _badness(motion: Motion, has_truth: bool) -> NDArray[np.float64]:
+    """(T,) how far the lips are off where that is known, else how far they are open, which asks most of a painter."""
+    values = motion.mouth_distance() if has_truth else motion.our_opening
+    return np.asarray(values, np.float64)
+
+
+def _split(
+    figures: dict[str, float], condition: ConditionName, not_given: dict[str, str]
+) -> tuple[dict[str, float], dict[str, str]]:
+    """What is known, and why the rest isn't."""
+    known = {name: round(value, 6) for name, value in figures.items() if name in FIGURES and np.isfinite(value)}
+    missing: dict[str, str] = {}
+    for name in FIGURES:
+        if name not in known:
+            reason = NO_TRUTH if name not in figures and condition not in HAS_TRUTH else NOTHING
+            missing[name] = not_given.get(name, reason)
+    return known, missing
+
+
+def _curves(source: JudgedSource, motion: Motion) -> dict[str, list[float | None]]:
+    curves = {"times_s": source.info.times_s, "ours": motion.our_opening, "truth": motion.true_opening}
+    return {
+        name: [round(float(value), 4) if np.isfinite(value) else None for value in curve]
+        for name, curve in curves.items()
+    }
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    seconds[step] = round(time.perf_counter() - began, 3)

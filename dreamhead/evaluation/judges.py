@@ -1,0 +1,234 @@
+"""Others' networks that judge pictures: loaded from files that the user gives, never downloaded."""
+
+import importlib.util
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dreamhead.errors import WeightsUnavailableError
+from dreamhead.evaluation.settings import JudgeSettings
+
+Picture = NDArray[np.uint8]
+Floats = NDArray[np.floating[Any]]
+
+ARCFACE_SIZE = 112
+ARCFACE_POINTS = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float64
+)
+"""Where eyes, tip of the nose and corners of the mouth lie in the crops that such networks are trained on."""
+EYES = ((33, 133), (362, 263))
+NOSE_TIP, MOUTH_CORNERS = 1, (61, 291)
+
+INCEPTION_SIZE = 299
+
+# The means and deviations of ImageNet's colours, in -1..1 (Zhang et al. 2018, the authors' scaling).
+LPIPS_SHIFT, LPIPS_SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+ALEXNET = (
+    (0, 3, 64, 11, 4, 2),
+    (3, 64, 192, 5, 1, 2),
+    (6, 192, 384, 3, 1, 1),
+    (8, 384, 256, 3, 1, 1),
+    (10, 256, 256, 3, 1, 1),
+)
+"""Number in torchvision's sequence, channels in and out, kernel, stride, padding."""
+POOLED = (3, 6)
+"""Layers that look at what was pooled."""
+
+
+class Recognition:
+    """Embeds faces: `.onnx`, or TorchScript of (1, 3, 112, 112) RGB in -1..1 to (1, C)."""
+
+    def __init__(self, path: Path) -> None:
+        self._embed = _onnx(path) if path.suffix.lower() == ".onnx" else _scripted(path, "judges.recognition")
+
+    def __call__(self, frame: Picture, landmarks: Floats) -> NDArray[np.float64]:
+        """(C,) unit embedding of the face at (478, 3) landmarks in an (H, W, 3) frame."""
+        crop = arcface_crop(frame, landmarks)
+        blob = np.ascontiguousarray((crop.astype(np.float32).transpose(2, 0, 1)[None] - 127.5) / 127.5)
+        embedding = np.asarray(self._embed(blob), np.float64).ravel()
+        unit: NDArray[np.float64] = embedding / max(float(np.linalg.norm(embedding)), 1e-12)
+        return unit
+
+
+class LearnedDistance(nn.Module):
+    """LPIPS, version 0.1, over AlexNet's features. Zhang et al. 2018, Eq. 1."""
+
+    def __init__(self, alexnet: Path, heads: Path) -> None:
+        super().__init__()
+        trunk, weights = _state(alexnet, "judges.alexnet"), _state(heads, "judges.lpips")
+        try:
+            layers = [_convolution(trunk, *layer) for layer in ALEXNET]
+            self._heads = [weights[f"lin{number}.model.1.weight"] for number in range(len(ALEXNET))]
+        except (KeyError, RuntimeError) as error:
+            raise WeightsUnavailableError(
+                f"judges.alexnet {alexnet} and judges.lpips {heads}: not torchvision's AlexNet and LPIPS 0.1 for it: "
+                f"{error}"
+            ) from error
+        self.layers = nn.ModuleList(layers).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """(B,) distances of (B, 3, S, S) pictures in -1..1."""
+        total = torch.zeros(len(first))
+        for one, other, head in zip(self._features(first), self._features(second), self._heads, strict=True):
+            difference = (_unit(one) - _unit(other)) ** 2
+            total = total + nn.functional.conv2d(difference, head).mean(dim=(1, 2, 3))
+        return total
+
+    def _features(self, pictures: Tensor) -> list[Tensor]:
+        shift, scale = (torch.tensor(values).view(1, 3, 1, 1) for values in (LPIPS_SHIFT, LPIPS_SCALE))
+        values, found = (pictures - shift) / scale, []
+        for (number, *_), layer in zip(ALEXNET, self.layers, strict=True):
+            if number in POOLED:
+                values = nn.functional.max_pool2d(values, 3, 2)
+            values = nn.functional.relu(layer(values))
+            found.append(values)
+        return found
+
+
+class PictureJudges:
+    """The networks of which the weights are given; the figures of the others are in `missing`.
+
+    Raises WeightsUnavailableError for a path that isn't such weights.
+    """
+
+    def __init__(self, settings: JudgeSettings) -> None:
+        self.missing = missing(settings)
+        self._recognition = Recognition(_file(settings.recognition, "recognition")) if settings.recognition else None
+        self._distance = None
+        if "lpips" not in self.missing:
+            heads = _file(settings.lpips, "lpips") if settings.lpips else _installed_heads()
+            self._distance = LearnedDistance(_file(settings.alexnet, "alexnet"), heads)
+        self._inception = None
+        if settings.inception:
+            self._inception = _scripted(_file(settings.inception, "inception"), "judges.inception")
+
+    def identity(self, ours: Picture, our_landmarks: Floats, truth: Picture, true_landmarks: Floats) -> float | None:
+        """Cosine of the embeddings of two frames' faces."""
+        if self._recognition is None:
+            return None
+        return float(self._recognition(ours, our_landmarks) @ self._recognition(truth, true_landmarks))
+
+    def distance(self, ours: Picture, truth: Picture) -> float | None:
+        """LPIPS of two (S, S, 3) crops."""
+        return None if self._distance is None else float(self._distance(_tensor(ours), _tensor(truth))[0])
+
+    def features(self, crop: Picture) -> NDArray[np.float32] | None:
+        """(C,) Inception's features of an (S, S, 3) crop."""
+        if self._inception is None:
+            return None
+        large = cv2.resize(crop, (INCEPTION_SIZE, INCEPTION_SIZE), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(self._inception(_tensor(large).numpy()), np.float32).ravel()
+
+
+def missing(settings: JudgeSettings) -> dict[str, str]:
+    """Figures whose weights aren't given, and which setting gives them."""
+    absent: dict[str, str] = {}
+    if not settings.recognition:
+        absent["identity"] = "weights not given: judges.recognition"
+    lacking = [name for name in ("alexnet", "lpips") if not getattr(settings, name)]
+    if "lpips" in lacking and _installed_heads_or_none() is not None:
+        lacking.remove("lpips")
+    if lacking:
+        absent["lpips"] = "weights not given: " + ", ".join(f"judges.{name}" for name in lacking)
+    if not settings.inception:
+        absent["fid"] = "weights not given: judges.inception"
+    return absent
+
+
+def arcface_crop(frame: Picture, landmarks: Floats) -> Picture:
+    """(112, 112, 3) the face of (478, 3) landmarks, moved so that its five points lie where the networks want them."""
+    points = landmarks[:, :2].astype(np.float64)
+    five = np.stack([*(points[list(eye)].mean(axis=0) for eye in EYES), points[NOSE_TIP], *points[list(MOUTH_CORNERS)]])
+    transform = _similarity(five, ARCFACE_POINTS)
+    size = (ARCFACE_SIZE, ARCFACE_SIZE)
+    return np.asarray(cv2.warpAffine(frame, transform, size, flags=cv2.INTER_LINEAR), np.uint8)
+
+
+def _similarity(source: Floats, target: Floats) -> NDArray[np.float64]:
+    """(2, 3) least-squares similarity in the plane: a rotation and a scale are one complex factor."""
+    one, other = source @ [1, 1j], target @ [1, 1j]
+    centred = one - one.mean()
+    factor = (np.conj(centred) @ (other - other.mean())) / (np.conj(centred) @ centred).real
+    offset = other.mean() - factor * one.mean()
+    return np.array([[factor.real, -factor.imag, offset.real], [factor.imag, factor.real, offset.imag]])
+
+
+def _onnx(path: Path) -> Callable[[NDArray[np.float32]], Any]:
+    try:
+        network = cv2.dnn.readNetFromONNX(str(path))
+    except cv2.error as error:
+        raise WeightsUnavailableError(f"judges.recognition {path}: not a readable ONNX network: {error}") from error
+
+    def run(blob: NDArray[np.float32]) -> Any:
+        network.setInput(blob)
+        return network.forward()
+
+    return run
+
+
+def _scripted(path: Path, setting: str) -> Callable[[NDArray[np.float32]], Any]:
+    try:
+        network = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError) as error:
+        raise WeightsUnavailableError(f"{setting} {path}: not a TorchScript file: {error}") from error
+
+    def run(blob: NDArray[np.float32]) -> Any:
+        with torch.no_grad():
+            return network(torch.from_numpy(blob)).numpy()
+
+    return run
+
+
+def _state(path: Path, setting: str) -> dict[str, Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise WeightsUnavailableError(f"{setting} {path}: not a file of PyTorch weights: {error}") from error
+    return dict(state)
+
+
+def _convolution(
+    state: dict[str, Tensor], number: int, channels: int, out: int, kernel: int, stride: int, padding: int
+) -> nn.Conv2d:
+    layer = nn.Conv2d(channels, out, kernel, stride, padding)
+    layer.load_state_dict({name: state[f"features.{number}.{name}"] for name in ("weight", "bias")})
+    return layer
+
+
+def _unit(features: Tensor) -> Tensor:
+    """Features of length one at each place."""
+    return features / (features.norm(dim=1, keepdim=True) + 1e-10)
+
+
+def _tensor(picture: Picture) -> Tensor:
+    """(1, 3, S, S) in -1..1."""
+    return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)[None])).float() / 127.5 - 1
+
+
+def _file(path: str, name: str) -> Path:
+    if not Path(path).is_file():
+        raise WeightsUnavailableError(f"setting judges.{name}: {path} is not a file")
+    return Path(path)
+
+
+def _installed_heads() -> Path:
+    path = _installed_heads_or_none()
+    assert path is not None, "asked for only where it was found"
+    return path
+
+
+def _installed_heads_or_none() -> Path | None:
+    """The heads that the package lpips brings; found without importing it, since it imports torchvision."""
+    spec = importlib.util.find_spec("lpips")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(spec.submodule_search_locations[0]) / "weights" / "v0.1" / "alex.pth"
+    return path if path.is_file() else None
