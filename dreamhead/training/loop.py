@@ -1,170 +1,311 @@
-"""One training loop for every stage: plain torch, EMA, resumable; needs neither Ray nor a cluster."""
+"""One training loop for every stage: plain torch, in one process or in several, resumable to the bit in its data."""
 
-import json
-import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-logger = logging.getLogger(__name__)
+from dreamhead.errors import DreamheadError, TrainingError
+from dreamhead.training.clips import Batch, ClipPool, step_batches
+from dreamhead.training.dataset import Clip, ClipInfo, read_clip
+from dreamhead.training.journal import Journal, opened
+from dreamhead.training.parallel import Crew, Network
+from dreamhead.training.runs import RunFolder
+from dreamhead.training.settings import LoopSettings
+from dreamhead.training.task import Judgement, Task
 
-
-class Task(Protocol):
-    """What a stage gives the loop: a network, batches and their loss."""
-
-    @property
-    def model(self) -> nn.Module:
-        """The network whose parameters are trained."""
-        ...
-
-    def draw(self, generator: np.random.Generator) -> dict[str, Tensor]:
-        """One batch, on the CPU; called in other processes."""
-        ...
-
-    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Loss of a batch, and its parts for the log; `generator` gives the noise, on the CPU."""
-        ...
+NAMED_CLIPS = 8
+"""Most clips that a message names."""
 
 
-class StepBatches(Dataset[dict[str, Tensor]]):
-    """The batch of each step, keyed by the step: an interrupted run draws the same ones as another."""
+class Watcher:
+    """What stands around the loop: asks it to save or to stop, and is told how it gets on. This one does neither."""
 
-    def __init__(self, task: Task, seed: int) -> None:
-        self._task = task
-        self._seed = seed
+    def wants_save(self, step: int) -> bool:
+        """Whether to save after this step; asked after each, and the answer is the same in all processes."""
+        return False
 
-    def __getitem__(self, step: int) -> dict[str, Tensor]:
-        return self._task.draw(np.random.default_rng((self._seed, step)))
+    def wants_stop(self, step: int) -> bool:
+        """Whether to save and stop after this step; the same in all processes."""
+        return False
+
+    def stepped(self, step: int) -> None:
+        """One more step is done; told in the first process only."""
+
+    def noted(self, line: dict[str, Any]) -> None:
+        """A line of the log was written; told in the first process only."""
+
+    def saved(self, step: int) -> None:
+        """A checkpoint is there; told in all processes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopSettings:
-    """How long and how hard to train."""
+class Clips:
+    """The clips of a data set that a task can use."""
 
-    steps: int
-    learning_rate: float = 3e-4
-    warmup_steps: int = 100
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    ema_decay: float = 0.999
-    seed: int = 0
-    save_every: int = 200
-    log_every: int = 50
-    bfloat16: bool = False
-    """Run the networks in bfloat16, with float32 weights."""
-    device: str = "cpu"
-    data_workers: int = 0
-    """Processes that draw batches ahead; 0 draws them in between."""
+    train: Sequence[ClipInfo]
+    validation: Sequence[ClipInfo] = ()
 
 
 def train(
-    task: Task,
-    settings: LoopSettings,
-    folder: Path,
-    validate: Callable[[int], dict[str, float]] | None = None,
-) -> EMAModel:
-    """Train until `settings.steps`; the same call goes on where the last one stopped.
+    task: Task, settings: LoopSettings, clips: Clips, folder: RunFolder, crew: Crew, watcher: Watcher, *, fit: bool
+) -> nn.Module | None:
+    """Train until `settings.steps`; the same call goes on from the last checkpoint in the folder.
 
     Args:
-        folder: holds `state.pt` (weights, optimizer, EMA, step) and `log.jsonl`, a line every `log_every` steps.
-        validate: called with the step after each save, on EMA weights; its figures go into the log.
+        task: its model lies on the crew's device.
+        clips: not empty; the validation clips may be, where nothing is validated.
+        fit: whether a fresh run begins with `task.begin`; not where the network has been trained before.
 
     Returns:
-        The EMA, whose `copy_to` gives the weights to keep.
+        On the crew's first process the network with the averaged weights of the best checkpoint, or of the last where
+        nothing is validated, made ready by `task.finish`; None on the others.
+
+    Raises:
+        TrainingError: a loss isn't a number, or a checkpoint is damaged.
+        KeyboardInterrupt: the watcher wanted to stop; all is saved.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    parameters = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=settings.weight_decay)
-    schedule = get_cosine_schedule_with_warmup(optimizer, settings.warmup_steps, settings.steps)
-    ema = EMAModel(parameters, decay=settings.ema_decay)
-    parts: dict[str, Any] = {"model": task.model, "optimizer": optimizer, "schedule": schedule, "ema": ema}
-    first = _restore(folder / "state.pt", parts)
-    began, seen = time.monotonic(), []
-    for step, batch in enumerate(_batches(task, settings, first), start=first):
-        seen.append(_step(task, parts, settings, batch, step))
-        done = step + 1
+    steps = folder.steps() if crew.leads else []
+    last = crew.gather(steps[-1] if steps else 0)[0]
+    figures = task.begin(map(read_clip, clips.train)) if crew.leads and fit and not last else {}
+    crew.take_over(task.model)
+    trainer = _Trainer(task, settings, clips, folder, crew, watcher)
+    if last:
+        trainer.restore(last)
+    with ExitStack() as stack:
+        if crew.leads:
+            trainer.journal = stack.enter_context(opened(folder.uri, last))
+        if figures:
+            trainer.note({"step": 0, **figures})
+        trainer.run(last)
+    return trainer.finish() if crew.leads else None
+
+
+class _Trainer:
+    """The state of one training in one process."""
+
+    def __init__(
+        self, task: Task, settings: LoopSettings, clips: Clips, folder: RunFolder, crew: Crew, watcher: Watcher
+    ) -> None:
+        self._task = task
+        self._settings = settings
+        self._clips = clips
+        self._folder = folder
+        self._crew = crew
+        self._watcher = watcher
+        self._network = Network(task, crew)
+        self._optimizer = torch.optim.AdamW(
+            self._network.parameters, settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        # As a function of the step, the rate needs no state that a resume would have to bring back.
+        schedule = get_cosine_schedule_with_warmup(self._optimizer, settings.warmup_steps, settings.steps)
+        self._share_of_rate = schedule.lr_lambdas[0]
+        self._average = self._averager()
+        self.journal: Journal | None = None
+        self._judged: list[Clip] = []
+        self._seen: list[tuple[int, dict[str, float]]] = []
+        self._began_s = self._line_s = time.monotonic()
+        self._waited_s = 0.0
+
+    def restore(self, step: int) -> None:
+        """Take everything from a checkpoint; only the first process reads it."""
+        state = self._folder.load(step) if self._crew.leads else {}
+        # The average is a network too: it passes through this one to be cut as its weights are.
+        self._network.load_weights(state.get("average", {}))
+        self._average = self._averager()
+        self._average.optimization_step = self._crew.gather(state.get("averaged_steps", 0))[0]
+        self._network.load_weights(state.get("network", {}))
+        self._network.load_optimizer(self._optimizer, state.get("optimizer", {}))
+        if self._crew.leads:
+            # An interruption may have come between the checkpoint and what was said of it.
+            self._keep(step, state["figures"])
+
+    def run(self, first: int) -> None:
+        """Take all steps that are left."""
+        settings, crew = self._settings, self._crew
+        pool = ClipPool(self._clips.train, settings.resident_clips, settings.resident_period, settings.seed)
+        steps = range(first, settings.steps)
+        batches = step_batches(
+            self._task, pool, settings, steps, crew.rank, crew.size, pin_memory=crew.device.type == "cuda"
+        )
+        for step, batch in zip(steps, self._awaited(batches), strict=True):
+            self._step(step, batch)
+            self._after(step + 1)
+
+    def finish(self) -> nn.Module:
+        """The network to keep; on the first process."""
+        best = self._folder.best() if self._settings.validate_every else None
+        kept = best.step if best is not None else self._folder.steps()[-1]
+        network = self._with_weights(self._folder.load(kept)["average"])
+        self._task.model = network.eval()
+        self._task.finish(map(read_clip, self._clips.train))
+        return network
+
+    def _step(self, step: int, batch: Batch) -> None:
+        settings, crew = self._settings, self._crew
+        self._network.model.train()
+        self._optimizer.zero_grad(set_to_none=True)
+        parts = _parts(batch, settings.accumulate)
+        figures: dict[str, float] = {}
+        for number, part in enumerate(parts):
+            last = number == len(parts) - 1
+            # Shares may differ by one example: each counts as much as every other of the batch.
+            share = len(part.clips) * crew.size / settings.batch_size
+            with self._network.meeting(last):
+                loss, its = self._loss(step, number, part)
+                (loss * share).backward()  # type: ignore[no-untyped-call]
+            for name, value in {"loss": float(loss.detach()), **its}.items():
+                figures[name] = figures.get(name, 0.0) + value * len(part.clips) / len(batch.clips)
+        norm = self._network.clip(settings.max_grad_norm)
+        if not math.isfinite(norm):
+            # Gradients have met: every process is here.
+            raise self._not_a_number(step, figures["loss"], batch)
+        for group in self._optimizer.param_groups:
+            group["lr"] = settings.learning_rate * self._share_of_rate(step)
+        self._optimizer.step()
+        self._average.step(self._network.parameters)
+        self._seen.append((len(batch.clips), {**figures, "gradient_norm": norm}))
+
+    def _loss(self, step: int, number: int, part: Batch) -> tuple[Tensor, dict[str, float]]:
+        settings, device = self._settings, self._crew.device
+        key = np.random.SeedSequence((settings.seed, step, number, self._crew.rank)).generate_state(2, np.uint64)
+        # Dropout draws from torch's own stream; keyed like the noise.
+        torch.manual_seed(int(key[0]) >> 1)
+        generator = torch.Generator().manual_seed(int(key[1]) >> 1)
+        on_device = {name: value.to(device, non_blocking=True) for name, value in part.examples.items()}
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            return self._network.loss(on_device, generator)
+
+    def _after(self, done: int) -> None:
+        """Whatever is due once `done` steps are done."""
+        settings = self._settings
+        if self._crew.leads:
+            self._watcher.stepped(done)
         if done % settings.log_every == 0 or done == settings.steps:
-            _log(folder, done, seen, time.monotonic() - began)
-            seen = []
-        if done % settings.save_every == 0 or done == settings.steps:
-            _save(folder / "state.pt", parts, done)
-            if validate is not None:
-                _write(folder, {"step": done, **_validated(task, ema, parameters, validate, done)})
-    return ema
+            self._log(done)
+        validates = settings.validate_every > 0 and (done % settings.validate_every == 0 or done == settings.steps)
+        stops, asked = self._watcher.wants_stop(done), self._watcher.wants_save(done)
+        if validates or stops or asked or done % settings.save_every == 0 or done == settings.steps:
+            self._save(done, validates)
+        if stops and done < settings.steps:
+            raise KeyboardInterrupt
+
+    def _save(self, done: int, validates: bool) -> None:
+        """Publish a checkpoint, judged first where that is due."""
+        began_s = time.monotonic()
+        network, crew = self._network, self._crew
+        average = network.averaged(self._average.shadow_params)
+        weights, optimizer = network.state(self._optimizer)
+        if crew.leads:
+            judgement = self._judgement(done, average) if validates else None
+            state = {
+                "step": done,
+                "network": weights,
+                "average": average,
+                "averaged_steps": self._average.optimization_step,
+                "optimizer": optimizer,
+                "figures": judgement.figures if judgement is not None else {},
+            }
+            self._folder.save(done, state)
+            self._keep(done, state["figures"])
+            if self.journal is not None:
+                self.journal.publish()
+        crew.wait()
+        self._watcher.saved(done)
+        # The log's pace is that of the steps alone.
+        self._line_s += time.monotonic() - began_s
+
+    def _judgement(self, done: int, average: dict[str, Any]) -> Judgement:
+        if not self._judged:
+            count = min(self._settings.validation_clips, len(self._clips.validation))
+            spread = np.linspace(0, len(self._clips.validation) - 1, count).round().astype(int)
+            self._judged = [read_clip(self._clips.validation[int(number)]) for number in spread]
+        trained = self._task.model
+        self._task.model = self._with_weights(average).eval()
+        try:
+            with torch.no_grad():
+                judgement = self._task.validate(self._judged)
+        finally:
+            self._task.model = trained
+        if self.journal is not None:
+            self.journal.judge(done, judgement)
+        self._watcher.noted({"step": done, "validation": judgement.figures})
+        return judgement
+
+    def _keep(self, done: int, figures: dict[str, float]) -> None:
+        if figures:
+            self._folder.judge(done, figures[self._task.score], figures)
+        self._folder.forget(self._settings.keep)
+
+    def _averager(self) -> EMAModel:
+        return EMAModel(
+            self._network.parameters, decay=self._settings.ema_decay, foreach=self._crew.device.type == "cuda"
+        )
+
+    def _with_weights(self, weights: dict[str, Any]) -> nn.Module:
+        network = self._network.plain
+        if network is None:
+            raise ValueError("only the first process holds a network of its own")
+        network.load_state_dict(weights)
+        return network
+
+    def _awaited(self, batches: DataLoader[Batch | DreamheadError]) -> Iterator[Batch]:
+        """The batches; counts the time in which there is none."""
+        arriving = iter(batches)
+        while True:
+            asked_s = time.monotonic()
+            batch = next(arriving, None)
+            self._waited_s += time.monotonic() - asked_s
+            if batch is None:
+                return
+            if isinstance(batch, DreamheadError):
+                raise batch
+            yield batch
+
+    def _log(self, done: int) -> None:
+        gathered = [share for shares in self._crew.gather(self._seen) for share in shares]
+        now_s = time.monotonic()
+        seconds, waited_s = now_s - self._line_s, self._waited_s
+        self._line_s, self._waited_s, self._seen = now_s, 0.0, []
+        if self._crew.leads:
+            examples = sum(count for count, _ in gathered)
+            means = {name: sum(n * figures[name] for n, figures in gathered) / examples for name in gathered[0][1]}
+            rate = self._settings.learning_rate * self._share_of_rate(done - 1)
+            pace = {"samples_per_s": examples / seconds, "data_wait": waited_s / seconds}
+            figures = {**means, "learning_rate": rate, **pace, "seconds": now_s - self._began_s}
+            self.note({"step": done, **{name: float(f"{value:.5g}") for name, value in figures.items()}})
+
+    def note(self, line: dict[str, Any]) -> None:
+        """Add a line to the log; on the first process."""
+        if self.journal is not None:
+            self.journal.write(line)
+        self._watcher.noted(line)
+
+    def _not_a_number(self, step: int, loss: float, batch: Batch) -> TrainingError:
+        mine = [] if math.isfinite(loss) else sorted(set(batch.clips))
+        guilty = sorted({clip for clips in self._crew.gather(mine) for clip in clips})
+        if not guilty:
+            return TrainingError(
+                f"step {step + 1}: the gradient isn't a number, though the loss is: lower learning_rate"
+            )
+        more = f" and {len(guilty) - NAMED_CLIPS} more" if len(guilty) > NAMED_CLIPS else ""
+        names = ", ".join(guilty[:NAMED_CLIPS]) + more
+        return TrainingError(f"step {step + 1}: the loss isn't a number; its examples come from {names}")
 
 
-def _batches(task: Task, settings: LoopSettings, first: int) -> DataLoader[dict[str, Tensor]]:
-    return DataLoader(
-        StepBatches(task, settings.seed),
-        batch_size=None,
-        sampler=range(first, settings.steps),
-        num_workers=settings.data_workers,
-        # OpenCV's threads don't survive a fork, and a worker has one core at most.
-        worker_init_fn=lambda _: cv2.setNumThreads(0),
-    )
-
-
-def _step(
-    task: Task, parts: dict[str, Any], settings: LoopSettings, batch: dict[str, Tensor], step: int
-) -> dict[str, float]:
-    task.model.train()
-    # Dropout draws from torch's own stream; tied to the step like the batch.
-    torch.manual_seed(settings.seed * 1_000_003 + step)
-    generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-    on_device = {name: part.to(settings.device) for name, part in batch.items()}
-    with torch.autocast(settings.device, torch.bfloat16, enabled=settings.bfloat16):
-        loss, figures = task.loss(on_device, generator)
-    parts["optimizer"].zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(task.model.parameters(), settings.max_grad_norm)
-    parts["optimizer"].step()
-    parts["schedule"].step()
-    parts["ema"].step(task.model.parameters())
-    return {"loss": float(loss.detach()), **figures}
-
-
-def _validated(
-    task: Task, ema: EMAModel, parameters: list[nn.Parameter], validate: Callable[[int], dict[str, float]], step: int
-) -> dict[str, float]:
-    ema.store(parameters)
-    ema.copy_to(parameters)
-    task.model.eval()
-    figures = validate(step)
-    ema.restore(parameters)
-    return figures
-
-
-def _restore(path: Path, parts: dict[str, Any]) -> int:
-    if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True)
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    return int(state["step"])
-
-
-def _save(path: Path, parts: dict[str, Any], step: int) -> None:
-    partial = path.with_suffix(".partial")
-    torch.save({**{name: part.state_dict() for name, part in parts.items()}, "step": step}, partial)
-    partial.replace(path)
-
-
-def _log(folder: Path, step: int, seen: list[dict[str, float]], seconds: float) -> None:
-    means = {name: round(float(np.mean([figures[name] for figures in seen])), 5) for name in seen[0]}
-    _write(folder, {"step": step, "seconds": round(seconds, 1), **means})
-
-
-def _write(folder: Path, line: dict[str, float]) -> None:
-    logger.info("%s", line)
-    with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+def _parts(batch: Batch, count: int) -> list[Batch]:
+    """A batch cut into `count` parts, whose sizes differ by one at most."""
+    ends = [len(batch.clips) * (number + 1) // count for number in range(count)]
+    return [
+        Batch({name: value[start:end] for name, value in batch.examples.items()}, batch.clips[start:end])
+        for start, end in zip([0, *ends], ends, strict=False)
+    ]

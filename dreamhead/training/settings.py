@@ -53,7 +53,7 @@ class LoopSettings(Section):
     log_every: int = Field(default=50, ge=1)
     """Steps that one line of the log sums up."""
     validate_every: int = Field(default=200, ge=0)
-    """Steps between validations, each of which is a checkpoint too; 0 validates never, and the last weights are kept."""
+    """Steps between validations, each of them a checkpoint too; 0 validates never, and the last weights are kept."""
     validation_clips: int = Field(default=32, ge=1)
     """Most clips that are judged, spread over the validation split."""
     data_workers: int = Field(default=1, ge=0)
