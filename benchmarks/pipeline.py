@@ -21,7 +21,8 @@ from dreamhead.demo.samples import make_samples
 from dreamhead.media.encode import encode_chunk
 from dreamhead.media.video import probe, read_frames
 from dreamhead.pipelines.analysis import VideoAnalyser
-from dreamhead.pipelines.landmarks_to_frames import LandmarksToFrames, make_example
+from dreamhead.pipelines.example import Reference, make_example
+from dreamhead.pipelines.landmarks_to_frames import LandmarksToFrames
 from dreamhead.records import Job, ShotAnalysis, VideoInfo
 from dreamhead.stages.device import use_device
 from dreamhead.stages.dub import dub
@@ -76,7 +77,7 @@ def alone(info: VideoInfo, settings: DubSettings, uri: str, device: torch.device
     parts: dict[str, Callable[[], object]] = {
         "decode": lambda: list(read_frames(info, range(len(frames)))),
         "find and follow the face": lambda: list(analyser(frames, 0, times_s, "largest")),
-        "networks": lambda: _paint(pipeline, shot, len(frames), settings.render.batch_size),
+        "networks": lambda: _paint(pipeline, shot, len(frames), settings.render),
         "encode": lambda: encode_chunk(
             folder / "part.mp4", frames, info, info.pts[: len(frames)], int(info.end_pts), settings.output
         ),
@@ -90,12 +91,12 @@ def alone(info: VideoInfo, settings: DubSettings, uri: str, device: torch.device
     analyser.close()
 
 
-def _paint(pipeline: LandmarksToFrames, shot: ShotAnalysis, count: int, batch_size: int) -> None:
+def _paint(pipeline: LandmarksToFrames, shot: ShotAnalysis, count: int, render: RenderSettings) -> None:
     crop, landmarks = shot.reference_crops[0], shot.reference_landmarks[0]
     mask = pipeline.mask(shot, shot.start)
-    example = make_example(crop, crop, landmarks, landmarks, mask)
-    for start in range(0, count, batch_size):
-        pipeline.paint([example] * min(batch_size, count - start), seed=0)
+    example = make_example(crop, [Reference(crop, landmarks)] * render.references, landmarks, mask)
+    for start in range(0, count, render.batch_size):
+        pipeline.paint([example] * min(render.batch_size, count - start), seed=0)
 
 
 def _machine(device: torch.device) -> str:

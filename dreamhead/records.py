@@ -200,6 +200,8 @@ class ShotAnalysis:
     """(T,) `Route` of each frame."""
     neutral: NDArray[np.float32]
     """(K, 3) the speaker's resting face in the canonical pose, lips shut; NaN when the shot has no face."""
+    articulation: float
+    """How wide the speaker opens the mouth, canonical units; NaN when the shot is too short to tell."""
     crops: NDArray[np.float32]
     """(T, 2, 3) smoothed similarity from pixels of the frame to pixels of the aligned crop."""
     reference_frames: NDArray[np.int64]

@@ -1,5 +1,6 @@
 """Faces of known shape, place and turn, and shots of them: what the rooms around the networks are tested with."""
 
+import math
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,6 +71,7 @@ def toy_shot(
         landmarks=landmarks,
         routes=np.full(len(openings), Route.DUB, np.uint8),
         neutral=geometry.resting_face(pose.to_canonical(landmarks)),
+        articulation=math.nan,
         crops=smooth_transforms(raw, 1.0, size),
         reference_frames=np.arange(start, start + len(openings)),
         reference_crops=np.stack([extract(frame, way, size) for frame, way in zip(frames, raw, strict=True)]),

@@ -97,6 +97,17 @@ def lip_opening(canonical: Floats) -> Floats:
     return opening
 
 
+def articulation(canonical: Floats) -> float:
+    """How wide a speaker opens the mouth: 0.95 quantile of the lip opening, in units of eye distance.
+
+    Pauses hardly move a high quantile, as they would a deviation.
+
+    Args:
+        canonical: (T, 478, 3); rows of NaN are left out.
+    """
+    return float(np.quantile(lip_opening(canonical[~np.isnan(canonical[:, 0, 0])]), 0.95))
+
+
 def resting_face(canonical: Floats) -> NDArray[np.float32]:
     """(478, 3) the speaker's neutral: mean of the fifth of the frames whose mouth is most shut, its lips then closed.
 

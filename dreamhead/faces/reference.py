@@ -69,9 +69,16 @@ class ReferenceKeeper:
 
 
 def choose_references(
-    shot: ShotAnalysis, targets: NDArray[np.float32], frames: NDArray[np.int64] | None = None, apart: int = 0
+    shot: ShotAnalysis,
+    targets: NDArray[np.float32],
+    count: int = 1,
+    frames: NDArray[np.int64] | None = None,
+    apart: int = 0,
 ) -> NDArray[np.int64]:
-    """(T,) the reference for each of T successive frames: near to the wanted mouth, and seldom another one.
+    """(T, count) references for each of T successive frames: near to the wanted mouth, and seldom other ones.
+
+    The first column is the best; each further one is the best without those before it. Fewer columns where the shot
+    has fewer references.
 
     The cheapest path over frames and references (Viterbi 1967) of distance between mouths and cost of switching.
 
@@ -89,7 +96,11 @@ def choose_references(
     if apart and frames is not None:
         away = np.abs(frames[:, None] - shot.reference_frames[None])
         distance[away < np.minimum(apart, away.max(axis=1, keepdims=True))] = FORBIDDEN
-    return _cheapest_path(distance, SWITCH_COST)
+    chosen = []
+    for _ in range(min(count, distance.shape[1])):
+        chosen.append(_cheapest_path(distance, SWITCH_COST))
+        distance[np.arange(len(distance)), chosen[-1]] += FORBIDDEN
+    return np.stack(chosen, axis=1)
 
 
 def _cheapest_path(costs: Floats, switch: float) -> NDArray[np.int64]:

@@ -1,5 +1,6 @@
 """Walk a video's frames once: shots, the chosen face of each frame, its crop, its resting shape, references."""
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from dreamhead.records import Route, ShotAnalysis
 
 # From brow to chin in canonical units; faces are judged by it since it doesn't change with a turn of the head.
 BROW_TO_CHIN = 2.2
+LEAST_ARTICULATION_S = 2.0
 
 Picture = NDArray[np.uint8]
 
@@ -91,13 +93,15 @@ class _Shot:
         landmarks, routes = np.stack(self._landmarks), np.array(self._routes, np.uint8)
         pose = geometry.fit_pose(landmarks)
         transforms = crop_transforms(pose, settings.crop_size)
+        canonical, usable = pose.to_canonical(landmarks), routes == Route.DUB
         count = len(keeper.frames)
         return ShotAnalysis(
             start=self.start,
             stop=self.start + len(landmarks),
             landmarks=landmarks,
             routes=_without_glimpses(routes, self._rate),
-            neutral=_neutral(pose.to_canonical(landmarks), routes),
+            neutral=_neutral(canonical[usable]),
+            articulation=_articulation(canonical[usable], self._rate),
             crops=smooth_transforms(transforms, settings.crop_smoothing_s * self._rate, settings.crop_size),
             reference_frames=np.array(keeper.frames, np.int64),
             reference_crops=np.array(keeper.crops, np.uint8).reshape(count, settings.crop_size, settings.crop_size, 3),
@@ -113,11 +117,14 @@ class _Shot:
         return Route.DUB
 
 
-def _neutral(canonical: NDArray[np.floating[Any]], routes: NDArray[np.uint8]) -> NDArray[np.float32]:
-    usable = canonical[routes == Route.DUB]
-    if not len(usable):
+def _neutral(canonical: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    if not len(canonical):
         return np.full((478, 3), np.nan, np.float32)
-    return geometry.resting_face(usable)
+    return geometry.resting_face(canonical)
+
+
+def _articulation(canonical: NDArray[np.floating[Any]], rate: float) -> float:
+    return geometry.articulation(canonical) if len(canonical) >= LEAST_ARTICULATION_S * rate else math.nan
 
 
 def _without_glimpses(routes: NDArray[np.uint8], rate: float) -> NDArray[np.uint8]:

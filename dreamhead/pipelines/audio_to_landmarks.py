@@ -5,6 +5,7 @@ ticks lie on an absolute grid, overlap and are cross-faded; the noise of a tick 
 frame rate nor how a video was cut into chunks changes where the mouth is at a given time.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,12 @@ WINDOW = 64
 HOP = 48
 SPEECH_OFFSETS_S = (0.0, 0.02)
 """Features are read at these times after each tick, and joined."""
+
+TYPICAL_ARTICULATION = 0.33
+"""Mean of the speakers that the base weights are trained on."""
+MUMBLING = 0.03, 0.09
+"""Articulation up to which a speaker is taken to be silent, and from which to be speaking."""
+GAINS = 0.4, 1.5
 
 Floats = NDArray[np.floating[Any]]
 
@@ -50,7 +57,12 @@ class AudioToLandmarks:
         return cls(checkpoint.landmark_denoiser(device), settings)
 
     def __call__(
-        self, speech: SpeechTrack, times_s: NDArray[np.float64], neutral: Floats, seed: int
+        self,
+        speech: SpeechTrack,
+        times_s: NDArray[np.float64],
+        neutral: Floats,
+        seed: int,
+        articulation: float = math.nan,
     ) -> NDArray[np.float32]:
         """Lower-face shapes at the given times.
 
@@ -59,6 +71,7 @@ class AudioToLandmarks:
             times_s: (T,) ascending or not, seconds from the start of the speech.
             neutral: (478, 3) canonical resting face.
             seed: of the noise.
+            articulation: how wide the speaker opens the mouth in the source, canonical units; NaN when unknown.
 
         Returns:
             (T, K, 3) canonical positions of `topology.lower_face()`.
@@ -67,8 +80,9 @@ class AudioToLandmarks:
         first, last = int(np.floor(ticks.min())), int(np.ceil(ticks.max()))
         lower = torch.from_numpy(neutral[topology.lower_face()].astype(np.float32)).to(self._model.device)
         residual = self._sample_ticks(speech, first, last + 1, lower, seed)
-        residual *= self._settings.articulation
-        motion = _interpolate(residual, ticks - first)
+        gain = articulation_gain(articulation) if self._settings.match_articulation else 1.0
+        residual *= self._settings.articulation * gain
+        motion = interpolate(residual, ticks - first)
         shapes = neutral[None].repeat(len(ticks), axis=0).astype(np.float32)
         shapes[:, topology.lower_face()] += motion * topology.lower_face_weight()[:, None]
         if self._settings.close_in_silence:
@@ -114,6 +128,23 @@ class AudioToLandmarks:
         return silence(speech, times_s, self._settings.silence_db, self._settings.min_silence_s)
 
 
+def articulation_gain(articulation: float) -> float:
+    """How a speaker's mouth motion relates to that of the network, which is trained on motion divided by this.
+
+    Speakers differ in how wide they open the mouth by more than twice. One who hardly opens it may not be speaking at
+    all: below MUMBLING the gain goes back to 1.
+
+    Args:
+        articulation: see `geometry.articulation`; NaN when unknown.
+    """
+    if math.isnan(articulation):
+        return 1.0
+    silent, mumbling = MUMBLING
+    sure = min(max((articulation - silent) / (mumbling - silent), 0.0), 1.0)
+    gain = min(max(articulation / TYPICAL_ARTICULATION, GAINS[0]), GAINS[1])
+    return 1 + sure * (gain - 1)
+
+
 def guided(
     model: LandmarkDenoiser, noisy: Tensor, timestep: Tensor, features: Tensor, neutral: Tensor, scale: float
 ) -> Tensor:
@@ -131,7 +162,7 @@ def speech_at(speech: SpeechTrack, times_s: NDArray[np.float64]) -> NDArray[np.f
     parts = []
     for offset in SPEECH_OFFSETS_S:
         place = (times_s + offset - speech.start_s) * speech.rate
-        parts.append(_interpolate(speech.features, place) * _inside(place, len(speech.features)))
+        parts.append(interpolate(speech.features, place) * _inside(place, len(speech.features)))
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
@@ -168,7 +199,7 @@ def _fade() -> Floats:
     return np.concatenate([ramp, np.ones(WINDOW - 2 * overlap), ramp[::-1]])
 
 
-def _interpolate(values: Floats, place: Floats) -> Floats:
+def interpolate(values: Floats, place: Floats) -> Floats:
     """Linear interpolation of (N, ...) values at fractional indices, held at the ends."""
     place = np.clip(place, 0, max(len(values) - 1, 0))
     low = np.floor(place).astype(int)

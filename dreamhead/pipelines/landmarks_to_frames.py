@@ -1,16 +1,15 @@
 """Second stage at work: target landmarks in, frames with the lower face painted anew out.
 
 A frame's own skin is moved along the landmarks to the wanted mouth; what the frame can't show, the inside of the
-mouth, comes from the frame of the same shot whose mouth was nearest, moved likewise. The diffusion model paints what no
-warp can, and says where its painting is better than the warped pixels, which stay everywhere else.
+mouth, comes from the frames of the same shot whose mouths were nearest, moved likewise and merged. The diffusion model
+paints what no warp can, and says where its painting is better than the warped pixels, which stay everywhere else.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,12 +21,12 @@ from dreamhead.config import RenderSettings
 from dreamhead.diffusion.objective import make_scheduler
 from dreamhead.diffusion.sampling import keyed_noise, sample
 from dreamhead.faces import geometry, topology
-from dreamhead.faces.crop import Pixels, apply_transform, extract, match_colour, paste, pose_mask
+from dreamhead.faces.crop import apply_transform, extract, paste, pose_mask
 from dreamhead.faces.geometry import Pose
-from dreamhead.faces.landmark_image import draw
 from dreamhead.faces.reference import choose_references
-from dreamhead.faces.warp import STRETCH_LIMIT, Displacement, displacement, warp
+from dreamhead.faces.warp import displacement, warp
 from dreamhead.models.latent_denoiser import FACTOR, LatentDenoiser
+from dreamhead.pipelines.example import Example, Reference, make_example, painted_rows, tell, with_skin
 from dreamhead.records import ShotAnalysis
 
 START = 0.6
@@ -37,24 +36,6 @@ CAUTION = 2.0
 
 Picture = NDArray[np.uint8]
 Floats = NDArray[np.floating[Any]]
-
-
-@dataclass(frozen=True, eq=False)
-class Example:
-    """What the network is told of one frame. S is the side of the crop."""
-
-    warped: Picture
-    """(S, S, 3) first guess: the frame outside the mask, moved pixels inside."""
-    target_image: Picture
-    """(S, S, 3) landmark image of the target."""
-    reference_image: Picture
-    """(S, S, 3) landmark image of the reference before it was moved."""
-    stretch: NDArray[np.float32]
-    """(S, S) log2 of how much the reference was stretched."""
-    mask: NDArray[np.float32]
-    """(S, S) opacity of the dubbed region."""
-    mouth: NDArray[np.float32]
-    """(S, S) the target's lips and what is between them, soft."""
 
 
 class LandmarksToFrames:
@@ -123,14 +104,14 @@ class LandmarksToFrames:
         frames: NDArray[np.int64],
     ) -> NDArray[np.int64]:
         if not len(shot.reference_frames) or not strength.any():
-            return np.zeros(len(targets), np.int64)
-        return choose_references(shot, targets, frames, self._apart)
+            return np.zeros((len(targets), 1), np.int64)
+        return choose_references(shot, targets, self._settings.references, frames, self._apart)
 
     def _batch(self, rows: list[Any], shot: ShotAnalysis, seed: int) -> Iterator[Picture]:
         chosen = [row for row in rows if row[2] > 0]
         places = [_Place.of(shot, int(row[1]), float(row[2]), row[3], self._size) for row in chosen]
         examples = [
-            self._example(extract(row[0], place.transform, self._size), place, shot, int(row[4]))
+            self._example(extract(row[0], place.transform, self._size), place, shot, row[4])
             for row, place in zip(chosen, places, strict=True)
         ]
         painted = iter(self.paint(examples, seed) if examples else np.empty((0, 0, 0, 3), np.float32))
@@ -143,10 +124,10 @@ class LandmarksToFrames:
             opacity = example.mask * np.float32(min(1.0, 2 * strength))
             yield paste(frame, next(painted), opacity, place.transform)
 
-    def _example(self, crop: Picture, place: "_Place", shot: ShotAnalysis, number: int) -> Example:
-        reference, its_landmarks = shot.reference_crops[number], shot.reference_landmarks[number]
+    def _example(self, crop: Picture, place: "_Place", shot: ShotAnalysis, numbers: NDArray[np.int64]) -> Example:
+        references = [Reference(shot.reference_crops[number], shot.reference_landmarks[number]) for number in numbers]
         mask = pose_mask(shot.neutral, place.pose, place.transform, self._size, self._settings.feather)
-        example = make_example(crop, reference, its_landmarks, place.target, mask)
+        example = make_example(crop, references, place.target, mask)
         if self._settings.skin == "reference":
             return example
         own = warp(crop, displacement(place.landmarks, place.target, self._size))
@@ -198,41 +179,6 @@ def use_bfloat16(precision: str, device: torch.device) -> bool:
     return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def make_example(
-    crop: Picture, reference: Picture, its_landmarks: Floats, target: NDArray[np.float32], mask: NDArray[np.float32]
-) -> Example:
-    """Move the reference to the target landmarks and put it, colour-matched, into the frame's mask.
-
-    Args:
-        crop: (S, S, 3) the frame; what its mask hides is not looked at.
-        reference: (S, S, 3).
-        its_landmarks: (478, 3) of the reference, pixels of the crop.
-        target: (478, 3) wanted, pixels of the crop.
-        mask: (S, S).
-    """
-    size = crop.shape[0]
-    field = displacement(its_landmarks.astype(np.float32), target, size)
-    moved = match_colour(warp(reference, field), crop, mask)
-    return Example(
-        warped=_blend(crop, moved, mask),
-        target_image=draw(target, size),
-        reference_image=draw(its_landmarks.astype(np.float32), size),
-        stretch=_smooth_stretch(field),
-        mask=mask,
-        mouth=mouth_region(target, size),
-    )
-
-
-def with_skin(example: Example, skin: Picture) -> Example:
-    """The example with another picture's pixels outside the lips; the mouth keeps its colour relative to them."""
-    mouth = example.mouth
-    inside = match_colour(example.warped, skin, mouth)
-    warped = _blend(skin, inside, mouth)
-    return Example(
-        warped, example.target_image, example.reference_image, example.stretch * mouth, example.mask, example.mouth
-    )
-
-
 @torch.no_grad()
 def paint(
     model: LatentDenoiser, autoencoder: Any, scheduler: Any, examples: list[Example], seed: int, steps: int
@@ -262,72 +208,12 @@ def hide(pixels: Tensor, mask: Tensor) -> Tensor:
     return shown
 
 
-class Told(NamedTuple):
-    """Examples as tensors, only the R rows that are painted."""
-
-    warped: Tensor
-    """(B, 3, R, S) in -1..1."""
-    mask: Tensor
-    """(B, 1, R, S) in 0..1."""
-    guides: Tensor
-    """(B, 8, R, S) in -1..1: see GUIDE_CHANNELS."""
-
-
-def painted_rows(size: int) -> slice:
-    """Rows of the crop that the networks see: above them is nothing that they may change."""
-    return slice(size // 4, size)
-
-
-def tell(examples: Sequence[Example]) -> Told:
-    """Examples to tensors."""
-    rows = painted_rows(examples[0].warped.shape[0])
-    warped = _tensor(np.stack([example.warped[rows] for example in examples]))
-    mask = torch.from_numpy(np.stack([example.mask[rows] for example in examples]))[:, None]
-    return Told(warped, mask, _guides(examples)[..., rows, :])
-
-
-def _guides(examples: Sequence[Example]) -> Tensor:
-    """(B, 8, S, S) in -1..1: see GUIDE_CHANNELS."""
-    stretch = np.stack([example.stretch for example in examples])[:, None] / STRETCH_LIMIT
-    mask = np.stack([example.mask for example in examples])[:, None] * 2 - 1
-    drawn = [
-        _tensor(np.stack([getattr(example, name) for example in examples]))
-        for name in ("target_image", "reference_image")
-    ]
-    return torch.cat([*drawn, torch.from_numpy(stretch), torch.from_numpy(mask)], dim=1)
-
-
 def trust(logit: Tensor) -> Tensor:
     """(B, 1, r, s) logits -> (B, 1, 8 r, 8 s) share of the painting in the result."""
     share = torch.sigmoid(logit - CAUTION)
     return nn.functional.interpolate(share, scale_factor=float(FACTOR), mode="bilinear", align_corners=False)
 
 
-def mouth_region(landmarks: Floats, size: int) -> NDArray[np.float32]:
-    """(S, S) 1 on the lips and between them, fading out around them."""
-    region = np.zeros((size, size), np.float32)
-    outline = landmarks[list(topology.OUTER_LOWER_LIP + topology.OUTER_UPPER_LIP), :2]
-    cv2.fillConvexPoly(region, cv2.convexHull(np.round(outline * 16).astype(np.int32)), 1.0, cv2.LINE_AA, shift=4)
-    reach = max(1, size // 32)
-    grown = cv2.dilate(region, np.ones((reach, reach), np.uint8))
-    return np.asarray(cv2.GaussianBlur(grown, (0, 0), size / 85), np.float32)
-
-
-def _blend(outside: Pixels, inside: Pixels, share: NDArray[np.float32]) -> Picture:
-    mixed = outside.astype(np.float32) + share[..., None] * (inside.astype(np.float32) - outside)
-    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
-
-
-def _smooth_stretch(field: Displacement) -> NDArray[np.float32]:
-    """The mesh's facets say nothing of the picture: what counts is where the stretch is."""
-    return np.asarray(cv2.GaussianBlur(field.stretch, (0, 0), field.stretch.shape[0] / 128), np.float32)
-
-
 def _to_rows(pictures: Tensor) -> NDArray[np.float32]:
     """(B, C, R, S) -> (B, R, S, C)."""
     return np.ascontiguousarray(pictures.permute(0, 2, 3, 1).cpu().numpy(), np.float32)
-
-
-def _tensor(pictures: Picture) -> Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in -1..1."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -44,13 +44,15 @@ def load_arrays(uri: str, *names: str) -> tuple[NDArray[Any], ...]:
 def save_shot(uri: str, shot: ShotAnalysis) -> None:
     """Publish one shot's analysis."""
     arrays = {name: getattr(shot, name) for name in SHOT_ARRAYS}
-    save_arrays(uri, bounds=np.array([shot.start, shot.stop], dtype=np.int64), **arrays)
+    bounds, articulation = np.array([shot.start, shot.stop], dtype=np.int64), np.array(shot.articulation)
+    save_arrays(uri, bounds=bounds, articulation=articulation, **arrays)
 
 
 def load_shot(uri: str) -> ShotAnalysis:
     """Read what `save_shot` wrote."""
-    bounds, *arrays = load_arrays(uri, "bounds", *SHOT_ARRAYS)
-    return ShotAnalysis(start=int(bounds[0]), stop=int(bounds[1]), **dict(zip(SHOT_ARRAYS, arrays, strict=True)))
+    bounds, articulation, *arrays = load_arrays(uri, "bounds", "articulation", *SHOT_ARRAYS)
+    named = dict(zip(SHOT_ARRAYS, arrays, strict=True))
+    return ShotAnalysis(start=int(bounds[0]), stop=int(bounds[1]), articulation=float(articulation), **named)
 
 
 def save_json(uri: str, values: dict[str, Any]) -> None:

@@ -43,14 +43,14 @@ class MakeLandmarks:
     def _publish(self, chunk: Chunk) -> Chunk:
         began = time.perf_counter()
         uri = self._work.landmarks_uri(chunk)
-        (neutral,) = load_arrays(chunk.analysis_uri, "neutral")
+        neutral, articulation = load_arrays(chunk.analysis_uri, "neutral", "articulation")
         if not np.isfinite(neutral).all():
             return chunk
         if not storage.exists(uri):
             times_s = open_source(chunk.job).timeline.times_s[chunk.start : chunk.stop]
             context_s = self._pipeline.context_s
             speech = load_speech(self._work, chunk.job, times_s[0] - context_s, times_s[-1] + context_s)
-            targets = self._pipeline(speech, times_s, neutral, chunk.job.seed)
+            targets = self._pipeline(speech, times_s, neutral, chunk.job.seed, float(articulation))
             save_arrays(uri, targets=targets, times_s=times_s)
         seconds = {**chunk.seconds, "landmarks": time.perf_counter() - began}
         return replace(chunk, landmarks_uri=uri, seconds=seconds)

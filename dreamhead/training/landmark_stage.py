@@ -1,107 +1,118 @@
 """What training the first stage adds to the loop: windows of mouth motion and speech, and their loss."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dreamhead.config import LandmarkSettings
 from dreamhead.diffusion.objective import add_noise, make_scheduler
 from dreamhead.errors import InputError
+from dreamhead.evaluation.metrics import jitter, lag_correlation
 from dreamhead.faces import topology
-from dreamhead.faces.geometry import lip_opening, resting_face
+from dreamhead.faces.geometry import lip_opening
 from dreamhead.models.landmark_denoiser import LandmarkDenoiser, fit_basis
-from dreamhead.pipelines.audio_to_landmarks import TICK_RATE, WINDOW, speech_at
+from dreamhead.pipelines.audio_to_landmarks import (
+    TICK_RATE,
+    WINDOW,
+    AudioToLandmarks,
+    articulation_gain,
+    interpolate,
+    speech_at,
+)
 from dreamhead.records import SpeechTrack
-from dreamhead.training.dataset import Clip
+from dreamhead.training.curves import plot
+from dreamhead.training.dataset import Clip, ClipInfo, Variant
+from dreamhead.training.settings import LandmarkStage
+from dreamhead.training.task import Example, Judgement
 
 LIP_WEIGHT = 6.0
 VELOCITY_WEIGHT = 2.0
 OPENING_WEIGHT = 4.0
-SPEECH_DROPOUT = 0.15
+EDGE_SHARE = 0.2
+"""Share of windows that may reach over a clip's end, where nothing is heard and the mouth stays as it is."""
+BASIS_FRAMES = 20_000
+"""Most frames that the shape basis is fitted to."""
+CURVES_SHOWN = 6
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Motion:
-    """One clip on ticks of 25 a second."""
+    """A clip's mouth at the clip's own frame rate, as if the speaker opened the mouth as wide as is typical."""
 
-    clip_id: str
     neutral: NDArray[np.float32]
     """(478, 3) canonical resting face."""
     residual: NDArray[np.float32]
     """(T, K, 3) of the lower face."""
-    speech: NDArray[np.float32]
-    """(V, T, C) speech at each tick, at V places of the encoder's window."""
+    frame_rate: float
 
-    def mirrored(self) -> "Motion":
-        """The same seen in a mirror; speech has no sides."""
-        neutral = _mirror(self.neutral)
-        full = np.zeros((len(self.residual), 478, 3), np.float32)
-        full[:, topology.lower_face()] = self.residual
-        return Motion(
-            clip_id=self.clip_id,
-            neutral=neutral,
-            residual=_mirror(full)[:, topology.lower_face()],
-            speech=self.speech,
-        )
+    def at(self, times_s: NDArray[np.float64]) -> NDArray[np.float32]:
+        """(N, K, 3) residuals at the given times from the first frame on."""
+        return interpolate(self.residual, times_s * self.frame_rate).astype(np.float32)
+
+    def opening(self, times_s: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(N,) lip opening at the given times, canonical units."""
+        return np.asarray(lip_opening(full_face(self.neutral, self.at(times_s))), np.float64)
 
 
 def motion_of(clip: Clip) -> Motion:
-    """Mouth motion of a clip, resampled to ticks, its speech moved to where the lips are."""
-    canonical = clip.canonical()
-    neutral = resting_face(canonical)
+    """Mouth motion of a clip, its residuals divided by the speaker's articulation."""
     lower = topology.lower_face()
-    residual = (canonical[:, lower] - neutral[lower]) * topology.lower_face_weight()[:, None]
-    seconds = min(len(canonical) / clip.frame_rate, clip.features.shape[1] / clip.feature_rate - clip.speech_lag_s)
-    times_s = np.arange(int(seconds * TICK_RATE)) / TICK_RATE
-    place = np.clip(times_s * clip.frame_rate, 0, len(residual) - 1)
-    low = np.minimum(np.floor(place).astype(int), max(len(residual) - 2, 0))
-    share = (place - low)[:, None, None]
-    resampled = residual[low] * (1 - share) + residual[np.minimum(low + 1, len(residual) - 1)] * share
-    return Motion(
-        clip_id=clip.clip_id,
-        neutral=neutral,
-        residual=resampled.astype(np.float32),
-        speech=np.stack([_heard(features, clip, times_s) for features in clip.features]),
-    )
+    residual = (clip.canonical()[:, lower] - clip.neutral[lower]) * topology.lower_face_weight()[:, None]
+    residual /= articulation_gain(clip.articulation)
+    return Motion(neutral=clip.neutral, residual=residual.astype(np.float32), frame_rate=clip.frame_rate)
 
 
 class LandmarkTask:
-    """Batches and loss of the first stage.
+    """Examples and loss of the first stage; see `Task`."""
 
-    Args:
-        clips: training clips with speech.
-        batch_size: windows in a batch.
-    """
+    score = "correlation"
 
-    def __init__(self, model: LandmarkDenoiser, clips: Sequence[Clip], batch_size: int) -> None:
+    def __init__(self, model: LandmarkDenoiser, settings: LandmarkStage) -> None:
         self.model = model
-        self._motions = [motion_of(clip) for clip in clips if len(clip.features)]
-        self._motions = [motion for motion in self._motions if len(motion.residual) >= WINDOW // 2]
-        if not self._motions:
-            raise InputError("no training clip has speech and half a window of frames")
-        self._motions += [motion.mirrored() for motion in self._motions]
-        self._batch_size = batch_size
+        self._augmentation = settings.augmentation
         self._scheduler = make_scheduler()
-        self._lengths = np.array([len(motion.residual) for motion in self._motions], np.float64)
         self._weight = torch.from_numpy(point_weights())
+        self._motions: WeakKeyDictionary[Clip, Motion] = WeakKeyDictionary()
 
-    def prepare(self) -> dict[str, float]:
-        """Fit the shape basis; once, before the first step of a fresh run."""
-        residuals = torch.from_numpy(np.concatenate([motion.residual for motion in self._motions]))
-        neutrals = torch.from_numpy(np.stack([motion.neutral[topology.lower_face()] for motion in self._motions]))
-        return fit_basis(self.model, residuals, neutrals)
+    def usable(self, clip: ClipInfo) -> bool:
+        """Whether a clip has speech, and half a window of frames."""
+        return clip.spoken and clip.frames * TICK_RATE >= WINDOW / 2 * clip.frame_rate
 
-    def draw(self, generator: np.random.Generator) -> dict[str, Tensor]:
-        """Windows of B clips: `residual` (B, T, K, 3), `speech` (B, T, C), `neutral` (B, K, 3), `keep` (B,)."""
-        share = self._lengths / self._lengths.sum()
-        numbers = generator.choice(len(share), self._batch_size, p=share)
-        drawn = [self._window(int(number), generator) for number in numbers]
-        residual, speech, neutral = (torch.from_numpy(np.stack(parts)) for parts in zip(*drawn, strict=True))
-        keep = torch.from_numpy((generator.random(self._batch_size) > SPEECH_DROPOUT).astype(np.float32))
-        return {"residual": residual, "speech": speech, "neutral": neutral, "keep": keep}
+    def begin(self, clips: Iterable[Clip]) -> dict[str, float]:
+        """Fit the shape basis, to both mirror images; `explained` is the share of variance that it holds."""
+        motions = [motion_of(clip) for clip in clips]
+        if not motions:
+            raise InputError("no training clip has speech and half a window of frames")
+        every = max(1, sum(len(motion.residual) for motion in motions) // BASIS_FRAMES)
+        residuals = np.concatenate([motion.residual[::every] for motion in motions])
+        neutrals = np.stack([motion.neutral for motion in motions])
+        both = [torch.from_numpy(np.concatenate([part, flipped])) for part, flipped in _mirrored(residuals, neutrals)]
+        return fit_basis(self.model, both[0], both[1][:, topology.lower_face()])
+
+    def example(self, clip: Clip, generator: np.random.Generator) -> Example:
+        """A window of T ticks: `residual` (T, K, 3), `speech` (T, C), `neutral` (K, 3), `keep` ()."""
+        change = self._augmentation
+        motion = self._motion(clip)
+        variant = clip.variants[int(generator.integers(len(clip.variants)))]
+        times_s, inside = _window(ticks_of(clip, variant), generator)
+        speech = heard(clip, variant, times_s)
+        speech = speech * (1 + change.speech_gain * generator.standard_normal())
+        speech += change.speech_noise * generator.standard_normal(speech.shape)
+        speech[~inside] = 0
+        residual = motion.at(times_s * variant.speed) * (1 + change.motion_gain * generator.standard_normal())
+        neutral = motion.neutral
+        if generator.random() < change.flip:
+            residual, neutral = mirror_lower(residual), mirror(neutral)
+        resting = neutral[topology.lower_face()]
+        resting = resting + change.neutral_noise * generator.standard_normal(resting.shape)
+        keep = generator.random() >= change.speech_dropout
+        parts = {"residual": residual, "speech": speech, "neutral": resting, "keep": np.array(keep)}
+        return {name: np.asarray(part, np.float32) for name, part in parts.items()}
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Errors of position, speed and lip opening, and their sum."""
@@ -111,9 +122,31 @@ class LandmarkTask:
         predicted = self.model(noisy, timesteps, batch["speech"], batch["neutral"], batch["keep"])
         return self._compare(self.model.decode(predicted), residual)
 
+    def finish(self, clips: Iterable[Clip]) -> None:
+        """Nothing is fitted afterwards."""
+
+    def validate(self, clips: Sequence[Clip]) -> Judgement:
+        """Lip opening of what is sampled for each clip's own speech, against the clip's own."""
+        settings = LandmarkSettings(close_in_silence=False)
+        pipeline = AudioToLandmarks(self.model, settings)
+        figures, curves = [], {}
+        for clip in clips:
+            truth, ours, found = _judge(pipeline, clip)
+            figures.append(found)
+            curves[clip.clip_id] = {"the clip's own": truth, "from its speech": ours}
+        means = {name: float(np.nanmean([found[name] for found in figures])) for name in figures[0]}
+        shown = dict(list(curves.items())[:CURVES_SHOWN])
+        return Judgement(figures=means, pictures={"lip opening": plot(shown, "tick", "lip opening, eye distances")})
+
+    def _motion(self, clip: Clip) -> Motion:
+        if clip not in self._motions:
+            self._motions[clip] = motion_of(clip)
+        return self._motions[clip]
+
     def _compare(self, predicted: Tensor, residual: Tensor) -> tuple[Tensor, dict[str, float]]:
-        error = (predicted - residual).square() * self._weight.to(predicted.device)[:, None]
-        speed = (predicted.diff(dim=1) - residual.diff(dim=1)).square() * self._weight.to(predicted.device)[:, None]
+        weight = self._weight.to(predicted.device)[:, None]
+        error = (predicted - residual).square() * weight
+        speed = (predicted.diff(dim=1) - residual.diff(dim=1)).square() * weight
         opening = (_opening(predicted) - _opening(residual)).square()
         parts = {
             "position": error.mean() * 1e4,
@@ -123,21 +156,19 @@ class LandmarkTask:
         total = torch.stack(list(parts.values())).sum()
         return total, {name: float(value.detach()) for name, value in parts.items()}
 
-    def _window(
-        self, number: int, generator: np.random.Generator
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        motion = self._motions[number]
-        start = int(generator.integers(-WINDOW // 4, max(len(motion.residual) - 3 * WINDOW // 4, 1)))
-        # Beyond a clip's ends the mouth stays as it is and nothing is heard.
-        place = np.arange(start, start + WINDOW)
-        inside = np.clip(place, 0, len(motion.residual) - 1)
-        speech = motion.speech[generator.integers(len(motion.speech)), inside]
-        speech = speech * (1 + 0.1 * generator.standard_normal()) + 0.2 * generator.standard_normal(speech.shape)
-        speech[place != inside] = 0
-        residual = motion.residual[inside] * (1 + 0.1 * generator.standard_normal())
-        resting = motion.neutral[topology.lower_face()]
-        neutral = resting + 0.01 * generator.standard_normal(resting.shape)
-        return residual.astype(np.float32), speech.astype(np.float32), neutral.astype(np.float32)
+
+def ticks_of(clip: Clip, variant: Variant) -> int:
+    """Ticks of 25 a second that both a clip's motion, played at the variant's speed, and its features last."""
+    seconds = min(len(clip.landmarks) / clip.frame_rate / variant.speed, len(variant.features) / clip.feature_rate)
+    return int(seconds * TICK_RATE)
+
+
+def heard(clip: Clip, variant: Variant, times_s: NDArray[np.float64]) -> NDArray[np.float32]:
+    """(N, 2 C) speech as the network hears it at times from the variant's start."""
+    level = np.zeros(len(variant.features), np.float32)
+    return speech_at(
+        SpeechTrack(features=variant.features, level_db=level, start_s=0.0, rate=clip.feature_rate), times_s
+    )
 
 
 def point_weights() -> NDArray[np.float32]:
@@ -156,9 +187,70 @@ def full_face(neutral: NDArray[np.float32], residual: NDArray[np.float32]) -> ND
     return shapes
 
 
-def opening_of(motion: Motion) -> NDArray[np.float64]:
-    """(T,) lip opening of a clip, canonical units."""
-    return np.asarray(lip_opening(full_face(motion.neutral, motion.residual)), np.float64)
+def mirror(shapes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(..., 478, 3) canonical shapes or moves seen in a mirror."""
+    mirrored: NDArray[np.float32] = (shapes * np.array([-1, 1, 1], np.float32))[..., topology.face_model().flip, :]
+    return mirrored
+
+
+def mirror_lower(residual: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(T, K, 3) residuals of the lower face seen in a mirror."""
+    lower = topology.lower_face()
+    full = np.zeros((len(residual), 478, 3), np.float32)
+    full[:, lower] = residual
+    return mirror(full)[:, lower]
+
+
+def _mirrored(
+    residuals: NDArray[np.float32], neutrals: NDArray[np.float32]
+) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    return [(residuals, mirror_lower(residuals)), (neutrals, mirror(neutrals))]
+
+
+def _window(ticks: int, generator: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """(WINDOW,) times of a window of a clip, held at its ends, and which of them lie inside the clip."""
+    reach = WINDOW // 4 if generator.random() < EDGE_SHARE or ticks < WINDOW else 0
+    start = int(generator.integers(-reach, max(ticks - WINDOW + reach, -reach) + 1))
+    place = np.arange(start, start + WINDOW)
+    held = np.clip(place, 0, ticks - 1)
+    return held / TICK_RATE, place == held
+
+
+def _judge(pipeline: AudioToLandmarks, clip: Clip) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[str, float]]:
+    motion, variant = motion_of(clip), clip.variants[0]
+    times_s = np.arange(ticks_of(clip, variant)) / TICK_RATE
+    truth = motion.opening(times_s)
+    features = variant.features
+    said, shuffled = (_sampled(pipeline, clip, given, times_s) for given in (features, _rolled(features)))
+    ours = np.asarray(lip_opening(full_face(motion.neutral, said)), np.float64)
+    others = np.asarray(lip_opening(full_face(motion.neutral, shuffled)), np.float64)
+    found = lag_correlation(ours, truth)
+    return (
+        truth,
+        ours,
+        {
+            "correlation": found.best,
+            "correlation_at_zero": found.at_zero,
+            "lag": float(found.lag),
+            "shuffled": lag_correlation(others, truth, most=0).at_zero,
+            "articulation_ratio": float(ours.std() / max(truth.std(), 1e-6)),
+            "jitter_ratio": jitter(said) / max(jitter(motion.at(times_s)), 1e-9),
+        },
+    )
+
+
+def _sampled(
+    pipeline: AudioToLandmarks, clip: Clip, features: NDArray[np.float32], times_s: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """(N, K, 3) residuals, as wide as is typical."""
+    level = np.zeros(len(features), np.float32)
+    track = SpeechTrack(features=features, level_db=level, start_s=0.0, rate=clip.feature_rate)
+    lower: NDArray[np.float32] = pipeline(track, times_s, clip.neutral, seed=0)
+    return lower - clip.neutral[topology.lower_face()]
+
+
+def _rolled(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.roll(features, len(features) // 2, axis=0)
 
 
 def _opening(residual: Tensor) -> Tensor:
@@ -166,19 +258,3 @@ def _opening(residual: Tensor) -> Tensor:
     lower = topology.lower_face().tolist()
     upper, under = lower.index(topology.UPPER_LIP_MIDDLE), lower.index(topology.LOWER_LIP_MIDDLE)
     return residual[..., under, :] - residual[..., upper, :]
-
-
-def _heard(features: NDArray[np.float32], clip: Clip, times_s: NDArray[np.float64]) -> NDArray[np.float32]:
-    track = SpeechTrack(
-        features=features,
-        level_db=np.zeros(len(features), np.float32),
-        start_s=0.0,
-        rate=clip.feature_rate,
-    )
-    return speech_at(track, times_s + clip.speech_lag_s)
-
-
-def _mirror(shapes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(..., 478, 3) canonical shapes seen in a mirror."""
-    mirrored: NDArray[np.float32] = (shapes * np.array([-1, 1, 1], np.float32))[..., topology.face_model().flip, :]
-    return mirrored

@@ -52,14 +52,14 @@ def test_the_nearest_mouth_is_shown() -> None:
     lower = topology.lower_face()
     openings = [0.0] * 10 + [0.3] * 10 + [0.15] * 10
     chosen = choose_references(shot, np.stack([canonical_face(gap)[lower] for gap in openings]).astype(np.float32))
-    assert chosen.tolist() == [0] * 10 + [2] * 10 + [1] * 10
+    assert chosen[:, 0].tolist() == [0] * 10 + [2] * 10 + [1] * 10
 
 
 def test_a_trifle_is_no_reason_to_switch() -> None:
     _, shot = toy_shot((0.10, 0.11, 0.3))
     wanted = [0.10, 0.11] * 10
     targets = np.stack([canonical_face(gap)[topology.lower_face()] for gap in wanted]).astype(np.float32)
-    assert len(set(choose_references(shot, targets).tolist())) == 1
+    assert len(set(choose_references(shot, targets)[:, 0].tolist())) == 1
 
 
 def test_the_path_is_the_cheapest_of_all() -> None:
@@ -82,7 +82,14 @@ def test_references_keep_away_from_their_frame() -> None:
     lower = topology.lower_face()
     frames = np.array([0, 0, 1])
     targets = np.stack([canonical_face(0.0)[lower]] * 3).astype(np.float32)
-    free = choose_references(shot, targets, frames)
-    assert free.tolist() == [0, 0, 0]
+    free = choose_references(shot, targets, 1, frames)
+    assert free.tolist() == [[0], [0], [0]]
     # The three references are frames 0, 1 and 2: from frame 1 none is two frames away, and the furthest is one.
-    assert choose_references(shot, targets, frames, apart=2).tolist() == [2, 2, 0]
+    assert choose_references(shot, targets, 1, frames, apart=2)[:, 0].tolist() == [2, 2, 0]
+
+
+def test_further_references_are_the_next_best() -> None:
+    _, shot = toy_shot((0.0, 0.1, 0.3))
+    targets = np.stack([canonical_face(gap)[topology.lower_face()] for gap in (0.0, 0.3)]).astype(np.float32)
+    assert choose_references(shot, targets[:1], 2).tolist() == [[0, 1]]
+    assert choose_references(shot, targets[1:], 9).tolist() == [[2, 1, 0]]

@@ -1,5 +1,6 @@
 """Frames out are frames in, painted inside the mask and nowhere else."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,18 +12,7 @@ from dreamhead.config import RenderSettings
 from dreamhead.faces import topology
 from dreamhead.faces.crop import apply_transform, pose_mask
 from dreamhead.faces.geometry import fit_pose
-from dreamhead.pipelines.landmarks_to_frames import (
-    LandmarksToFrames,
-    Told,
-    hide,
-    make_example,
-    mouth_region,
-    painted_rows,
-    tell,
-    trust,
-    use_bfloat16,
-    with_skin,
-)
+from dreamhead.pipelines.landmarks_to_frames import LandmarksToFrames, trust, use_bfloat16
 from dreamhead.records import ShotAnalysis
 from tests import tiny
 from tests.toy_faces import canonical_face, toy_shot
@@ -118,6 +108,7 @@ def test_nothing_to_dub_needs_no_face(shot: tuple[list[Picture], ShotAnalysis]) 
         landmarks=np.full_like(analysis.landmarks, np.nan),
         routes=np.ones(5, np.uint8),
         neutral=np.full((478, 3), np.nan, np.float32),
+        articulation=math.nan,
         crops=np.full_like(analysis.crops, np.nan),
         reference_frames=np.zeros(0, np.int64),
         reference_crops=np.zeros((0, SIZE, SIZE, 3), np.uint8),
@@ -186,67 +177,6 @@ def test_a_target_that_is_the_source_warps_the_frame_to_itself(shot: tuple[list[
     out = pipeline(renderer="warp")(frames, range(40, 45), FULL, analysis, targets, 0)
     for picture, frame in zip(out, frames, strict=True):
         assert np.abs(picture.astype(int) - frame).mean() < 1.0
-
-
-def example_of(shot: tuple[list[Picture], ShotAnalysis], noise: int = 0):  # type: ignore[no-untyped-def]
-    _, analysis = shot
-    landmarks = analysis.reference_landmarks
-    mask = pose_mask(
-        analysis.neutral, fit_pose(analysis.landmarks[:1]), analysis.crops[0].astype(np.float32), SIZE, 0.06
-    )
-    crop = analysis.reference_crops[0].copy()
-    crop[mask >= 1] = noise
-    return make_example(crop, analysis.reference_crops[3], landmarks[3], landmarks[0], mask), crop
-
-
-def test_what_the_mask_hides_is_not_looked_at(shot: tuple[list[Picture], ShotAnalysis]) -> None:
-    (black, _), (white, _) = example_of(shot, 0), example_of(shot, 255)
-    deep = black.mask >= 1
-    np.testing.assert_array_equal(black.warped[deep], white.warped[deep])
-    np.testing.assert_array_equal(black.target_image, white.target_image)
-
-
-def test_outside_the_mask_the_first_guess_is_the_frame(shot: tuple[list[Picture], ShotAnalysis]) -> None:
-    example, crop = example_of(shot)
-    np.testing.assert_array_equal(example.warped[example.mask == 0], crop[example.mask == 0])
-
-
-def test_skin_comes_from_the_picture_that_is_given(shot: tuple[list[Picture], ShotAnalysis]) -> None:
-    example, _ = example_of(shot)
-    skin = np.full((SIZE, SIZE, 3), 77, np.uint8)
-    other = with_skin(example, skin)
-    assert (other.warped[example.mouth == 0] == 77).all()
-    assert (other.warped[example.mouth > 0.99] != 77).any()
-    assert (other.stretch[example.mouth == 0] == 0).all()
-    assert other.mask is example.mask
-
-
-def test_what_the_network_is_told(shot: tuple[list[Picture], ShotAnalysis]) -> None:
-    example, _ = example_of(shot)
-    told: Told = tell([example, example])
-    rows = SIZE - SIZE // 4
-    assert painted_rows(SIZE) == slice(SIZE // 4, SIZE)
-    assert told.warped.shape == (2, 3, rows, SIZE)
-    assert told.mask.shape == (2, 1, rows, SIZE)
-    assert told.guides.shape == (2, 8, rows, SIZE)
-    assert told.guides.abs().max() <= 1
-    np.testing.assert_allclose(
-        (told.warped[0].permute(1, 2, 0).numpy() + 1) * 127.5, example.warped[SIZE // 4 :], atol=1e-3
-    )
-    torch.testing.assert_close(told.guides[:, 7:], told.mask * 2 - 1)
-    hidden = hide(told.warped, told.mask)
-    assert (hidden[(told.mask > 0).expand_as(hidden)] == 0).all()
-    assert torch.equal(hidden[(told.mask == 0).expand_as(hidden)], told.warped[(told.mask == 0).expand_as(hidden)])
-
-
-def test_the_mouths_region_follows_the_lips() -> None:
-    landmarks = toy_shot((0.0, 0.3), 128)[1].reference_landmarks
-    shut, wide = (mouth_region(points, 128) for points in landmarks)
-    assert 0 < shut.sum() < wide.sum()
-    middle = landmarks[1][[13, 14], :2].mean(axis=0).astype(int)
-    assert wide[middle[1], middle[0]] == pytest.approx(1, abs=1e-3)
-    assert wide.max() <= 1 + 1e-6
-    assert (wide[:32] == 0).all()
 
 
 def test_trust_is_careful_smooth_and_full_size() -> None:

@@ -1,5 +1,6 @@
 """Stand-ins of the networks: they paint what can be computed by hand, so that the stages' own work can be checked."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,7 @@ def shot(start: int, stop: int, routes: dict[int, Route]) -> ShotAnalysis:
         landmarks=np.zeros((frames, 478, 3), dtype=np.float32),
         routes=np.array(dubbed, dtype=np.uint8),
         neutral=np.full((478, 3), 0.5 if face else np.nan, dtype=np.float32),
+        articulation=math.nan,
         crops=np.zeros((frames, 2, 3), dtype=np.float32),
         reference_frames=np.array([start], dtype=np.int64),
         reference_crops=np.zeros((1, 32, 32, 3), dtype=np.uint8),
@@ -95,8 +97,14 @@ class Speaker:
         self._calls = calls
 
     def __call__(
-        self, speech: SpeechTrack, times_s: NDArray[np.float64], neutral: NDArray[np.float32], seed: int
+        self,
+        speech: SpeechTrack,
+        times_s: NDArray[np.float64],
+        neutral: NDArray[np.float32],
+        seed: int,
+        articulation: float,
     ) -> NDArray[np.float32]:
+        assert math.isnan(articulation)
         assert speech.start_s <= max(0.0, times_s[0] - self.context_s)
         assert speech.start_s + len(speech.features) / speech.rate >= times_s[-1] + self.context_s
         self._calls.spoken.append(len(times_s))

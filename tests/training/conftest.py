@@ -8,16 +8,18 @@ import pytest
 
 from dreamhead.faces import geometry
 from dreamhead.faces.crop import crop_transforms, extract
-from dreamhead.training.dataset import Clip, read_clips, write_clips
+from dreamhead.training.dataset import Clip, list_clips, read_clip, write_clips
 from tests import tiny
-from tests.toy_faces import canonical_face, posed, texture, turn
+from tests.toy_faces import Floats, canonical_face, posed, texture, turn
 
 SIZE = tiny.CROP_SIZE
 FRAMES = 50
 FEATURES = tiny.SPEECH_SIZE // 2
 
 
-def clip_row(clip_id: str, seed: int, *, variants: int = 2, frames: int = FRAMES) -> dict[str, object]:
+def clip_row(
+    clip_id: str, seed: int, *, speeds: tuple[float, ...] = (1.0, 1.25), frames: int = FRAMES
+) -> dict[str, object]:
     """A row of a shard at 25 frames a second: two seconds unless told otherwise."""
     opening = 0.15 * (1 + np.sin(np.arange(frames) / 3 + seed))
     landmarks = np.stack(
@@ -27,33 +29,50 @@ def clip_row(clip_id: str, seed: int, *, variants: int = 2, frames: int = FRAMES
     picture = texture(160, 200, seed)
     pictures = [np.roll(picture, round(20 * gap), axis=0) for gap in opening]
     crops = [extract(frame, way, SIZE) for frame, way in zip(pictures, transforms, strict=True)]
-    heard = np.interp(np.arange(2 * frames) / 2, np.arange(frames), opening)[:, None] * np.linspace(-5, 5, FEATURES)
+    canonical = geometry.fit_pose(landmarks).to_canonical(landmarks)
     return {
         "clip_id": clip_id,
         "speaker": f"speaker {seed}",
+        "source_uri": f"/videos/{clip_id}.mp4",
+        "start_s": 0.0,
+        "frames": frames,
         "frame_rate": 25.0,
         "crop_size": SIZE,
         "landmarks": landmarks.astype(np.float32).tobytes(),
         "transforms": transforms.astype(np.float32).tobytes(),
+        "neutral": geometry.resting_face(canonical).tobytes(),
+        "articulation": geometry.articulation(canonical),
+        "spoken": len(speeds) > 0,
         "crops": [cv2.imencode(".jpg", crop[..., ::-1])[1].tobytes() for crop in crops],
+        "speech": np.zeros(len(speeds) and frames * 640, np.int16).tobytes(),
+        "speech_lag_s": 0.0,
         "speech_encoder": "log_mel",
-        "features": [(heard + variant).astype(np.float16).tobytes() for variant in range(variants)],
+        "features": [
+            {"speed": speed, "change": "", "data": heard(opening, speed).astype(np.float16).tobytes()}
+            for speed in speeds
+        ],
         "feature_size": FEATURES,
         "feature_rate": 50.0,
-        "speech_lag_s": 0.0,
     }
+
+
+def heard(opening: Floats, speed: float) -> Floats:
+    """(F, C) features at 50 a second that say how wide the mouth is open, played at another speed."""
+    times = np.arange(round(2 * len(opening) / speed)) / 2 * speed
+    return np.asarray(np.interp(times, np.arange(len(opening)), opening)[:, None] * np.linspace(-5, 5, FEATURES))
 
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two shards of three clips."""
+    """A data set of three clips to train on, in two shards, and one to validate."""
     folder = tmp_path_factory.mktemp("shards")
-    write_clips(folder / "b.parquet", [clip_row("third", 2)])
-    write_clips(folder / "a.parquet", [clip_row("first", 0), clip_row("second", 1, variants=0, frames=12)])
+    write_clips(str(folder / "train/b.parquet"), [clip_row("third", 2)])
+    write_clips(str(folder / "train/a.parquet"), [clip_row("first", 0), clip_row("second", 1, speeds=(), frames=12)])
+    write_clips(str(folder / "validation/c.parquet"), [clip_row("fourth", 3)])
     return folder
 
 
 @pytest.fixture(scope="session")
 def toy_clips(shards: Path) -> list[Clip]:
-    """The clips of the shards."""
-    return read_clips(shards)
+    """The clips to train on."""
+    return [read_clip(info) for info in list_clips(str(shards), "train")]

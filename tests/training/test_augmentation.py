@@ -1,11 +1,12 @@
-"""Changes of colour are one for all pictures of an example; mirrored faces stay faces."""
+"""Changes are one for all pictures of an example; mirrored faces stay faces."""
 
 import cv2
 import numpy as np
+import pytest
 
 from dreamhead.faces import topology
 from dreamhead.faces.landmark_image import draw
-from dreamhead.training.augmentation import colour_change, flip_landmarks
+from dreamhead.training.augmentation import blur, colour_change, flip_landmarks, zoom, zoomed
 from tests.toy_faces import canonical_face, posed, texture, turn
 
 
@@ -48,3 +49,23 @@ def test_landmarks_flip_with_the_picture() -> None:
     np.testing.assert_allclose(np.sort(flipped[list(topology.LEFT_EYE), 0]), right, atol=1e-4)
     mirrored = draw(landmarks, 128)[:, ::-1].astype(int)
     assert np.abs(mirrored - draw(flipped, 128)).mean() < 1.5
+
+
+def test_a_crop_is_drawn_larger_about_its_middle() -> None:
+    way = zoom(1.5, 65)
+    np.testing.assert_allclose(way @ [32, 32, 1], [32, 32])
+    np.testing.assert_allclose(way @ [42, 22, 1], [47, 17])
+    picture = np.zeros((65, 65, 3), np.uint8)
+    picture[22, 42] = 255
+    where = np.unravel_index(zoomed(picture, way)[..., 0].argmax(), (65, 65))
+    assert tuple(where) == (17, 47)
+    np.testing.assert_array_equal(zoomed(picture, zoom(1.0, 65)), picture)
+
+
+def test_a_blur_is_the_same_for_every_picture_and_keeps_the_mean() -> None:
+    change = blur(np.random.default_rng(0), 256)
+    noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
+    softer = change(noise)
+    assert softer.std() < 0.95 * noise.std()
+    assert softer.mean() == pytest.approx(noise.mean(), abs=1)
+    np.testing.assert_array_equal(change(noise), softer)

@@ -1,0 +1,60 @@
+"""What a stage of training gives the loop: the clips that it can use, examples of them, their loss, a judgement."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dreamhead.training.dataset import Clip, ClipInfo
+
+Example = dict[str, NDArray[np.generic]]
+"""Named arrays of one example; a batch stacks them along a new first axis."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """How a network does on clips that it isn't trained on."""
+
+    figures: dict[str, float]
+    pictures: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    """(H, W, 3) RGB each."""
+
+
+class Task(Protocol):
+    """One network's training. Its arrays and its loss are its own; how often, where and how fast is the loop's."""
+
+    model: nn.Module
+    """The network whose parameters are trained; the loop may put a wrapper for several devices here."""
+
+    @property
+    def score(self) -> str:
+        """Name of the figure of `validate` that says which checkpoint is best; more is better."""
+        ...
+
+    def usable(self, clip: ClipInfo) -> bool:
+        """Whether a clip can be trained on."""
+        ...
+
+    def begin(self, clips: Iterable[Clip]) -> dict[str, float]:
+        """Fit to the data what isn't learnt by steps, once, before a fresh run's first step; figures for the log."""
+        ...
+
+    def example(self, clip: Clip, generator: np.random.Generator) -> Example:
+        """One example of a clip, changed at random; called in other processes."""
+        ...
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Mean loss of a batch on the model's device, and its parts for the log; `generator` (CPU) gives the noise."""
+        ...
+
+    def finish(self, clips: Iterable[Clip]) -> None:
+        """Fit to the data what isn't learnt by steps, once the averaged weights are in the model."""
+        ...
+
+    def validate(self, clips: Sequence[Clip]) -> Judgement:
+        """Judge the model as it is, in evaluation mode; the same each time for the same weights."""
+        ...
