@@ -16,7 +16,7 @@ import torch
 
 from dreamhead import storage
 from dreamhead.checkpoint import Checkpoint
-from dreamhead.config import DubSettings, load_yaml
+from dreamhead.config import DubSettings, RenderSettings, load_yaml
 from dreamhead.demo.samples import make_samples
 from dreamhead.media.encode import encode_chunk
 from dreamhead.media.video import probe, read_frames
