@@ -5,9 +5,15 @@ from pathlib import Path
 import pytest
 
 from dreamhead.config import DubSettings, Section, load_yaml
+from dreamhead.training.settings import TrainingSettings
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-KINDS: dict[str, type[Section]] = {"dub": DubSettings}
+KINDS: dict[str, type[Section]] = {
+    "dub": DubSettings,
+    "tiny": TrainingSettings,
+    "base": TrainingSettings,
+    "paper": TrainingSettings,
+}
 """Settings by the first word of the file's name."""
 
 

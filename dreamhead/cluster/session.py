@@ -17,10 +17,17 @@ LOCAL_OBJECT_STORE_BYTES = 256 * 1024 * 1024
 
 @contextmanager
 def ray_session(pools: PoolsSettings) -> Iterator[None]:
+    """Ray as `ray_with_cpus` gives it, with as many CPUs as the pools that are given need."""
+    with ray_with_cpus(_needed(pools)):
+        yield
+
+
+@contextmanager
+def ray_with_cpus(needed: int) -> Iterator[None]:
     """Use the Ray that is running in this process, or the cluster that RAY_ADDRESS names, else start one here.
 
-    A Ray started here counts as many CPUs as the pools that are given need, if that is more than there are: the
-    machine's cores are then shared. What was started or connected here is shut down at the end.
+    A Ray started here counts as many CPUs as are needed, if that is more than there are: the machine's cores are then
+    shared. What was started or connected here is shut down at the end.
     """
     if ray.is_initialized():
         yield
@@ -29,7 +36,7 @@ def ray_session(pools: PoolsSettings) -> Iterator[None]:
     if address and address != "local":
         ray.init(address=address, log_to_driver=False)
     else:
-        _start_local(pools)
+        _start_local(needed)
     try:
         yield
     finally:
@@ -42,13 +49,15 @@ def cluster_nodes() -> list[Node]:
     return [Node(cpus=float(offer.get("CPU", 0)), gpus=float(offer.get("GPU", 0))) for offer in resources]
 
 
-def _start_local(pools: PoolsSettings) -> None:
-    # Ray's native code reports, as errors on the terminal, what its own issue 53727 calls harmless.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+def _needed(pools: PoolsSettings) -> int:
     given = [pool for pool in (pools.analyse, pools.landmarks, pools.render) if pool is not None]
     needed = math.ceil(sum(pool.min_size * pool.num_cpus for pool in given) + FINALIZE_CPUS)
-    if len(given) < 3:
-        needed += 1
+    return needed if len(given) == 3 else needed + 1
+
+
+def _start_local(needed: int) -> None:
+    # Ray's native code reports, as errors on the terminal, what its own issue 53727 calls harmless.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     ray.init(
         address="local",
         num_cpus=max(os.cpu_count() or 1, needed),

@@ -118,7 +118,7 @@ class _Trainer:
 
     def restore(self, step: int) -> None:
         """Take everything from a checkpoint; only the first process reads it."""
-        state = self._folder.load(step) if self._crew.leads else {}
+        state = self._read(step)
         # The average is a network too: it passes through this one to be cut as its weights are.
         self._network.load_weights(state.get("average", {}))
         self._average = self._averager()
@@ -245,6 +245,19 @@ class _Trainer:
         if figures:
             self._folder.judge(done, figures[self._task.score], figures)
         self._folder.forget(self._settings.keep)
+
+    def _read(self, step: int) -> dict[str, Any]:
+        """A checkpoint on the first process, nothing on the others; an error in reading it is everybody's."""
+        state: dict[str, Any] = {}
+        damage = None
+        if self._crew.leads:
+            try:
+                state = self._folder.load(step)
+            except TrainingError as error:
+                damage = error
+        if (told := self._crew.gather(damage)[0]) is not None:
+            raise told
+        return state
 
     def _averager(self) -> EMAModel:
         return EMAModel(

@@ -24,10 +24,8 @@ from dreamhead.errors import TrainingError
 
 State = dict[str, Any]
 
-MAY_CHANGE = {
-    "loop": {"save_every", "keep", "log_every", "validate_every", "validation_clips", "data_workers"},
-}
-"""Settings of a stage that change nothing of what is learnt."""
+MAY_CHANGE = ("steps", "save_every", "keep", "log_every", "validate_every", "validation_clips", "data_workers")
+"""Settings of a loop that may differ between two calls that go on with each other."""
 
 
 class Best(BaseModel):
@@ -136,8 +134,11 @@ class RunFolder:
 def _what_counts(record: State) -> State:
     """The record without what may differ between two calls that go on with each other."""
     counted = json.loads(json.dumps(record))
+    # The same data and the same weights may have moved.
     counted.pop("data", None)
-    for name in {"steps"} | MAY_CHANGE["loop"]:
+    if isinstance(counted.get("autoencoder"), dict):
+        counted["autoencoder"].pop("uri", None)
+    for name in MAY_CHANGE:
         counted["settings"]["loop"].pop(name, None)
     return cast(State, counted)
 
