@@ -110,11 +110,12 @@ def _rasterise(corners: NDArray[np.float64], size: int) -> NDArray[np.int32]:
 def _field(
     affine: NDArray[np.float32], growth: NDArray[np.float32], index: NDArray[np.int32], size: int
 ) -> Displacement:
-    rows, columns = np.mgrid[:size, :size].astype(np.float32)
-    source = np.stack([columns, rows], axis=-1)
-    stretch = np.zeros((size, size), np.float32)
-    covered = index >= 0
-    chosen, x, y = affine[index[covered]], columns[covered], rows[covered]
-    source[covered] = chosen[:, :, 0] * x[:, None] + chosen[:, :, 1] * y[:, None] + chosen[:, :, 2]
-    stretch[covered] = growth[index[covered]]
+    # Pixels outside every triangle are numbered -1: the last row, which moves nothing.
+    still = np.array([[1, 0, 0, 0, 1, 0]], np.float32)
+    ways = np.concatenate([affine.reshape(-1, 6), still]).T
+    a, b, c, d, e, f = (np.ascontiguousarray(way)[index] for way in ways)
+    columns = np.arange(size, dtype=np.float32)
+    rows = columns[:, None]
+    source = np.stack([a * columns + b * rows + c, d * columns + e * rows + f], axis=-1)
+    stretch = np.append(growth, np.float32(0))[index]
     return Displacement(source, stretch)
