@@ -30,7 +30,8 @@ def flow(groups: Sequence[Sequence[Span]], pools: Pools, constructor: Constructo
     """
     settings = constructor[0]
     most_spans = max(len(group) for group in groups)
-    with DataContext.current(_context(settings, most_spans)):
+    retries = settings.pools.max_attempts * most_spans
+    with DataContext.current(data_context(retries, settings.pools.no_progress_timeout_s)):
         dataset = _graph(groups, pools, constructor)
         try:
             for row in dataset.iter_rows():
@@ -66,7 +67,8 @@ def _stage(dataset: Dataset, actor: StageActor, pool: PoolSettings, constructor:
     )
 
 
-def _context(settings: DubSettings, most_spans: int) -> DataContext:
+def data_context(max_map_retries: int, no_progress_timeout_s: float) -> DataContext:
+    """Ray Data's settings for rows that each are a piece of work, and whose failures travel as rows."""
     context = DataContext.get_current().copy()
     # A block is at least a row; with the usual size a span's chunks would wait for each other, and run on one actor.
     context.target_max_block_size = 1
@@ -74,9 +76,9 @@ def _context(settings: DubSettings, most_spans: int) -> DataContext:
     context.max_errored_blocks = 0
     # Any other exception is tried again; the stages count the tries outside the process, and give up by themselves.
     context.retried_map_errors = True
-    context.max_map_retries = settings.pools.max_attempts * most_spans
+    context.max_map_retries = max_map_retries
     context.actor_init_retry_on_errors = True
-    context.execution_no_progress_timeout_s = settings.pools.no_progress_timeout_s
+    context.execution_no_progress_timeout_s = no_progress_timeout_s
     # With one task in flight an actor's utilisation never exceeds 1, and Ray's own threshold never grows a pool.
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
     context.enable_progress_bars = False

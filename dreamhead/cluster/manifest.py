@@ -44,7 +44,7 @@ def read_manifest(uri: str) -> Manifest:
     Raises ManifestError where the manifest as a whole can't be used: unreadable, empty, without a required column, or
     with rows that would write the same output or share a job_id.
     """
-    rows = _read_rows(uri)
+    rows = read_rows(uri)
     if not rows:
         raise ManifestError(f"{uri}: the manifest has no rows")
     missing = [name for name in REQUIRED if not any(name in row for row in rows)]
@@ -63,7 +63,8 @@ def read_manifest(uri: str) -> Manifest:
     return Manifest(tuple(jobs), tuple(failed))
 
 
-def _read_rows(uri: str) -> list[Row]:
+def read_rows(uri: str) -> list[Row]:
+    """The rows of a .parquet, .csv or .jsonl file as they are; raises ManifestError."""
     readers: dict[str, Callable[[bytes], list[Row]]] = {
         "parquet": _read_parquet,
         "csv": _read_csv,
