@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from dreamhead import storage
 from dreamhead.checkpoint import Checkpoint
 from dreamhead.errors import DreamheadError
-from dreamhead.evaluation.conditions import HAS_TRUTH, ConditionMaker
+from dreamhead.evaluation.conditions import HAS_TRUTH, ConditionMaker, Take
 from dreamhead.evaluation.dubbing import LoadedStages
 from dreamhead.evaluation.figures import FIGURES
 from dreamhead.evaluation.folder import EvaluationFolder
 from dreamhead.evaluation.judges import PictureJudges
+from dreamhead.evaluation.lipsync import LipSync
 from dreamhead.evaluation.look import look
 from dreamhead.evaluation.measure import measure_landmarks
 from dreamhead.evaluation.motion import Motion, motion_figures, sound_delay_s
@@ -24,12 +25,16 @@ from dreamhead.evaluation.pictures import choose_moments, strip
 from dreamhead.evaluation.records import JudgedClip, Task, Verdict
 from dreamhead.evaluation.settings import ConditionName, EvaluationSettings
 from dreamhead.evaluation.source import JudgedSource, prepare_source
+from dreamhead.media.audio import read_speech
+from dreamhead.models.audio_encoder import SAMPLE_RATE
 from dreamhead.pipelines.analysis import VideoAnalyser
 from dreamhead.stages.artefacts import save_arrays
 from dreamhead.stages.attempts import attempt, describe
 
 logger = logging.getLogger(__name__)
 
+SOUNDS: tuple[ConditionName, ...] = ("real", "reencoded", "self", "shuffled", "cross")
+"""Conditions in which lips and sound should go together."""
 NO_TRUTH = "no true frames: this speech was never said in this picture"
 NOTHING = "nothing to compare: flat, or too few frames"
 
@@ -42,6 +47,7 @@ class ConditionJudge:
         self._settings = settings
         self._folder = EvaluationFolder(output_uri, settings, checkpoint.digest)
         self._judges = PictureJudges(settings.judges)
+        self._lipsync = LipSync(settings.judges.syncnet) if settings.judges.syncnet else None
         self._stages = LoadedStages(settings.dub, checkpoint_uri, self._folder.dub_uri)
         self._make = ConditionMaker(settings, self._stages, checkpoint, self._folder)
         self._analyser = VideoAnalyser(settings.dub.analysis, settings.dub.weights)
@@ -66,6 +72,20 @@ class ConditionJudge:
     def _prepare(self, clip: JudgedClip) -> JudgedSource:
         return prepare_source(clip, self._settings, self._stages, self._folder.sources_uri)
 
+    def _in_sync(
+        self, task: Task, source: JudgedSource, take: Take, landmarks: NDArray[np.float32]
+    ) -> dict[str, float]:
+        """SyncNet's figures of what is heard in the file; the source is heard with its sound moved by its lag."""
+        if self._lipsync is None or task.condition not in SOUNDS:
+            return {}
+        if take.speech is not None:
+            heard = read_speech(take.info.uri, 0.0, take.info.duration_s, SAMPLE_RATE)
+        elif source.is_heard:
+            heard = source.speech()
+        else:
+            return {}
+        return self._lipsync(take, landmarks, heard)
+
     def _judged(self, task: Task) -> Verdict:
         seconds: dict[str, float] = {}
         with _timed(seconds, "prepare"):
@@ -76,6 +96,8 @@ class ConditionJudge:
         with _timed(seconds, "measure"):
             landmarks = measure_landmarks(self._analyser, take)
             delay_s = 0.0 if take.speech is None else sound_delay_s(take.info.uri, take.speech)
+        with _timed(seconds, "lipsync"):
+            in_sync = self._in_sync(task, source, take, landmarks)
         judged = (source.strength >= 1) & np.isfinite(source.landmarks[:, 0, 0])
         motion, has_truth = Motion.of(source.landmarks, landmarks, judged), task.condition in HAS_TRUTH
         delay_frames = delay_s * float(source.info.average_rate)
@@ -85,7 +107,7 @@ class ConditionJudge:
         )
         with _timed(seconds, "look"):
             seen = look(source, take, landmarks, judged, moments, has_truth, self._settings, self._judges)
-        known, missing = _split({**figures, **seen.figures}, task.condition, self._judges.missing)
+        known, missing = _split({**figures, **in_sync, **seen.figures}, task.condition, self._judges.missing)
         storage.write_bytes(self._folder.picture_uri(task), strip(seen.shown, worst, self._settings.picture_px))
         save_arrays(self._folder.arrays_uri(task), landmarks=landmarks, judged=judged, **seen.features)
         return Verdict(

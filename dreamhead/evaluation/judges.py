@@ -27,6 +27,7 @@ EYES = ((33, 133), (362, 263))
 NOSE_TIP, MOUTH_CORNERS = 1, (61, 291)
 
 INCEPTION_SIZE = 299
+SYNC_FIGURES = ("lse_c", "lse_d", "av_offset_frames")
 
 # The means and deviations of ImageNet's colours, in -1..1 (Zhang et al. 2018, the authors' scaling).
 LPIPS_SHIFT, LPIPS_SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
@@ -40,6 +41,16 @@ ALEXNET = (
 """Number in torchvision's sequence, channels in and out, kernel, stride, padding."""
 POOLED = (3, 6)
 """Layers that look at what was pooled."""
+
+
+HOW_TO_GIVE = {
+    "identity": "a face recognition network on 112x112 ArcFace crops, as `.onnx` or TorchScript: `judges.recognition`",
+    "lpips": "torchvision's `alexnet-owt-7be5be79.pth`: `judges.alexnet`; and `weights/v0.1/alex.pth` of the package "
+    "lpips: `judges.lpips`, not needed where that package is installed",
+    "fid": "Inception as TorchScript from (N, 3, 299, 299) in -1..1 to features: `judges.inception`",
+    "lse": "SyncNet's public `syncnet_v2.model`, or TorchScript: `judges.syncnet`",
+}
+"""What is needed for a figure, and which setting takes its path."""
 
 
 class Recognition:
@@ -125,7 +136,7 @@ class PictureJudges:
         if self._inception is None:
             return None
         large = cv2.resize(crop, (INCEPTION_SIZE, INCEPTION_SIZE), interpolation=cv2.INTER_LINEAR)
-        return np.asarray(self._inception(_tensor(large).numpy()), np.float32).ravel()
+        return np.asarray(self._inception(_tensor(np.asarray(large, np.uint8)).numpy()), np.float32).ravel()
 
 
 def missing(settings: JudgeSettings) -> dict[str, str]:
@@ -140,6 +151,8 @@ def missing(settings: JudgeSettings) -> dict[str, str]:
         absent["lpips"] = "weights not given: " + ", ".join(f"judges.{name}" for name in lacking)
     if not settings.inception:
         absent["fid"] = "weights not given: judges.inception"
+    if not settings.syncnet:
+        absent |= dict.fromkeys(SYNC_FIGURES, "weights not given: judges.syncnet")
     return absent
 
 
@@ -205,7 +218,8 @@ def _convolution(
 
 def _unit(features: Tensor) -> Tensor:
     """Features of length one at each place."""
-    return features / (features.norm(dim=1, keepdim=True) + 1e-10)
+    unit: Tensor = features / (torch.linalg.vector_norm(features, dim=1, keepdim=True) + 1e-10)
+    return unit
 
 
 def _tensor(picture: Picture) -> Tensor:

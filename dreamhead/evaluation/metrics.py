@@ -77,7 +77,7 @@ def weighted_mean(values: Floats, weight: Floats) -> float:
 
 def laplacian_energy(picture: Pixels, weight: Floats) -> float:
     """Mean square of the luma's Laplacian where `weight` is: how much fine detail there is."""
-    return weighted_mean(cv2.Laplacian(luma(picture), cv2.CV_32F) ** 2, weight)
+    return weighted_mean(np.asarray(cv2.Laplacian(luma(picture), cv2.CV_32F), np.float32) ** 2, weight)
 
 
 def edge_step(picture: Pixels, opacity: Floats) -> NDArray[np.float32]:
@@ -156,5 +156,7 @@ def _nearby(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(H, W, 3) mean colour of the chosen pixels around each, and (H, W) how much of them there is."""
     weight = chosen.astype(np.float32)
-    known = cv2.GaussianBlur(np.dstack([picture.astype(np.float32) * weight[..., None], weight]), (0, 0), sigma)
-    return known[..., :3] / np.maximum(known[..., 3:], 1e-6), known[..., 3]
+    chosen_only = np.dstack([picture.astype(np.float32) * weight[..., None], weight])
+    known = np.asarray(cv2.GaussianBlur(chosen_only, (0, 0), sigma), np.float32)
+    weights = known[..., 3:]
+    return np.asarray(known[..., :3] / np.maximum(weights, 1e-6), np.float32), weights[..., 0]

@@ -71,7 +71,7 @@ class JudgedSource:
     def speech(self) -> NDArray[np.float32]:
         """(N,) the stretch's speech at 16 kHz, moved by the recording's lag; raises MediaError where there is none."""
         clip, info = self.clip, self.info
-        if not self._is_heard:
+        if not self.is_heard:
             raise MediaError(
                 f"{clip.audio_uri}: holds no sound that can be decoded; give the speech in the list's column audio_uri"
             )
@@ -79,7 +79,8 @@ class JudgedSource:
         return read_speech(clip.audio_uri, begin_s, begin_s + info.duration_s, SAMPLE_RATE)
 
     @cached_property
-    def _is_heard(self) -> bool:
+    def is_heard(self) -> bool:
+        """Whether there is sound to be had."""
         try:
             return probe_audio(self.clip.audio_uri).duration_s > 0
         except MediaError:

@@ -1,0 +1,242 @@
+"""All verdicts together: means and spreads by condition, targets met or not, the worst clip first."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, pstdev
+
+import numpy as np
+
+from dreamhead.evaluation.figures import FIGURES
+from dreamhead.evaluation.metrics import frechet_distance
+from dreamhead.evaluation.records import Verdict
+from dreamhead.evaluation.settings import CONDITIONS, ConditionName, TargetSettings
+from dreamhead.stages.artefacts import load_arrays
+
+ByCondition = dict[ConditionName, Verdict]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One figure over the clips."""
+
+    mean: float
+    sd: float
+    """Standard deviation."""
+    least: float
+    most: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Of one value or more."""
+        return cls(fmean(values), pstdev(values), min(values), max(values), len(values))
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something to reach: what is compared, and how."""
+
+    label: str
+    limit: str
+    """As people read it."""
+    figure: str
+    """Name in FIGURES that says how the value is written."""
+    value: Callable[[ByCondition], float | None]
+    """Of one clip; None where it wasn't measured."""
+    is_met: Callable[[float], bool]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One target, judged."""
+
+    target: Target
+    value: float | None
+    met: bool | None
+    """None where nothing was measured."""
+
+    @property
+    def text(self) -> str:
+        """The value as it is written."""
+        return FIGURES[self.target.figure].text(self.value)
+
+
+@dataclass(frozen=True)
+class OverallCheck:
+    """One target over all clips."""
+
+    target: Target
+    spread: Spread | None
+    met: bool | None
+    """By the mean over the clips; None where nothing was measured."""
+    clips_met: int
+
+
+@dataclass(frozen=True)
+class ClipSummary:
+    """One clip."""
+
+    clip_id: str
+    speaker: str
+    verdicts: ByCondition
+    checks: list[Check]
+
+    @property
+    def errors(self) -> list[tuple[str, list[ConditionName]]]:
+        """What failed and in which conditions."""
+        found: dict[str, list[ConditionName]] = {}
+        for condition, verdict in self.verdicts.items():
+            if verdict.error:
+                found.setdefault(verdict.error, []).append(condition)
+        return list(found.items())
+
+    @property
+    def badness(self) -> tuple[bool, int, float]:
+        """What clips are sorted by: failures, then targets missed, then how little our lips go with the true ones."""
+        own = self.verdicts.get("self")
+        correlation = own.figures.get("correlation_best", -1.0) if own else -1.0
+        return bool(self.errors), sum(check.met is False for check in self.checks), -correlation
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Everything that a report tells."""
+
+    clips: list[ClipSummary]
+    """The worst first."""
+    spreads: dict[ConditionName, dict[str, Spread]]
+    checks: list[OverallCheck]
+    fid: dict[ConditionName, float] = field(default_factory=dict)
+    not_given: dict[str, str] = field(default_factory=dict)
+    """Figures that no clip has, since the weights that judge them weren't given."""
+
+
+def summarise(verdicts: Iterable[Verdict], targets: TargetSettings, not_given: dict[str, str]) -> Summary:
+    """Put the verdicts of all clips together."""
+    by_clip: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        by_clip.setdefault(verdict.clip_id, []).append(verdict)
+    wanted = targets_of(targets)
+    clips = [_clip(found, wanted) for found in by_clip.values()]
+    spreads = {condition: _spreads(clips, condition) for condition in CONDITIONS}
+    return Summary(
+        clips=sorted(clips, key=lambda clip: (clip.badness, clip.clip_id), reverse=True),
+        spreads={condition: found for condition, found in spreads.items() if found},
+        checks=[_overall(clips, number, target) for number, target in enumerate(wanted)],
+        fid={} if "fid" in not_given else _fid(clips),
+        not_given=not_given,
+    )
+
+
+def targets_of(settings: TargetSettings) -> list[Target]:
+    """The targets in the order of the report."""
+    return [
+        Target(
+            "own speech: correlation at the best lag",
+            f"at least {settings.correlation:g}",
+            "correlation_best",
+            _figure("self", "correlation_best"),
+            lambda value: value >= settings.correlation,
+        ),
+        Target(
+            "own speech: frames between lips and speech",
+            f"at most {settings.lag_frames:g}",
+            "speech_lag_frames",
+            _size(_figure("self", "speech_lag_frames")),
+            lambda value: value <= settings.lag_frames,
+        ),
+        Target(
+            "shuffled speech: correlation left",
+            f"at most {settings.shuffled:g}",
+            "correlation",
+            _figure("shuffled", "correlation"),
+            lambda value: value <= settings.shuffled,
+        ),
+        Target(
+            "silence: mouth shut",
+            f"at least {100 * settings.shut:g} %",
+            "shut",
+            _figure("silent", "shut"),
+            lambda value: value >= settings.shut,
+        ),
+        Target(
+            "true landmarks: mouth PSNR, dB",
+            f"at least {settings.mouth_psnr_db:g}",
+            "mouth_psnr_db",
+            _figure("painted", "mouth_psnr_db"),
+            lambda value: value >= settings.mouth_psnr_db,
+        ),
+        Target(
+            "true landmarks: above the warp, dB",
+            f"at least {settings.gain_over_warp_db:g}",
+            "mouth_psnr_db",
+            _gain,
+            lambda value: value >= settings.gain_over_warp_db,
+        ),
+        Target(
+            "own speech: jitter against the real mouth",
+            f"{settings.jitter_least:g} to {settings.jitter_most:g}",
+            "jitter",
+            _figure("self", "jitter"),
+            lambda value: settings.jitter_least <= value <= settings.jitter_most,
+        ),
+    ]
+
+
+def _clip(verdicts: Sequence[Verdict], targets: Sequence[Target]) -> ClipSummary:
+    order = {condition: number for number, condition in enumerate(CONDITIONS)}
+    found = {verdict.condition: verdict for verdict in sorted(verdicts, key=lambda one: order[one.condition])}
+    values = [target.value(found) for target in targets]
+    checks = [
+        Check(target, value, None if value is None else target.is_met(value))
+        for target, value in zip(targets, values, strict=True)
+    ]
+    return ClipSummary(verdicts[0].clip_id, verdicts[0].speaker, found, checks)
+
+
+def _spreads(clips: Sequence[ClipSummary], condition: ConditionName) -> dict[str, Spread]:
+    figures = [clip.verdicts[condition].figures for clip in clips if condition in clip.verdicts]
+    values = {name: [found[name] for found in figures if name in found] for name in FIGURES}
+    return {name: Spread.of(known) for name, known in values.items() if known}
+
+
+def _overall(clips: Sequence[ClipSummary], number: int, target: Target) -> OverallCheck:
+    checks = [clip.checks[number] for clip in clips]
+    values = [check.value for check in checks if check.value is not None]
+    if not values:
+        return OverallCheck(target, None, None, 0)
+    spread = Spread.of(values)
+    return OverallCheck(target, spread, target.is_met(spread.mean), sum(check.met is True for check in checks))
+
+
+def _fid(clips: Sequence[ClipSummary]) -> dict[ConditionName, float]:
+    """Of all clips' frames together: one clip's are too few for the features' covariance."""
+    found: dict[ConditionName, float] = {}
+    for condition in CONDITIONS:
+        verdicts = [clip.verdicts[condition] for clip in clips if condition in clip.verdicts]
+        pairs = [load_arrays(verdict.arrays_uri, "ours", "truth") for verdict in verdicts if not verdict.error]
+        if pairs:
+            ours, truth = (np.concatenate(parts).astype(np.float64) for parts in zip(*pairs, strict=True))
+            found[condition] = frechet_distance(ours, truth)
+    return found
+
+
+def _figure(condition: ConditionName, name: str) -> Callable[[ByCondition], float | None]:
+    def value(verdicts: ByCondition) -> float | None:
+        return verdicts[condition].figures.get(name) if condition in verdicts else None
+
+    return value
+
+
+def _size(value: Callable[[ByCondition], float | None]) -> Callable[[ByCondition], float | None]:
+    def size(verdicts: ByCondition) -> float | None:
+        found = value(verdicts)
+        return None if found is None else abs(found)
+
+    return size
+
+
+def _gain(verdicts: ByCondition) -> float | None:
+    painted = _figure("painted", "mouth_psnr_db")(verdicts)
+    warped = _figure("warp", "mouth_psnr_db")(verdicts)
+    return None if painted is None or warped is None else painted - warped
