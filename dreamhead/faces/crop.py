@@ -1,7 +1,7 @@
 """The aligned crop of the lower face: cut it out, mask it by pose alone, blend it back."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -88,8 +88,29 @@ def pose_mask(neutral: Floats, pose: Pose, transform: Floats, size: int, feather
     return _soften(mask, feather * size)
 
 
-def paste(frame: NDArray[np.uint8], crop: Pixels, opacity: NDArray[np.float32], transform: Floats) -> NDArray[np.uint8]:
-    """A copy of the frame with the (S, S, 3) crop blended in; where nothing is opaque, the frame's own to the bit."""
+class Moved(NamedTuple):
+    """How a frame's own pixels were moved to make part of its crop, so that finer ones can be moved alike."""
+
+    source: NDArray[np.float32]
+    """(S, S, 2) x, y in the crop that each pixel came from."""
+    crop: Pixels
+    """(S, S, 3) the frame's crop, so moved."""
+    share: NDArray[np.float32]
+    """(S, S) 1 where these pixels are what is seen, 0 where others are."""
+
+
+def paste(
+    frame: NDArray[np.uint8],
+    crop: Pixels,
+    opacity: NDArray[np.float32],
+    transform: Floats,
+    moved: Moved | None = None,
+) -> NDArray[np.uint8]:
+    """A copy of the frame with the (S, S, 3) crop blended in; where nothing is opaque, the frame's own to the bit.
+
+    Args:
+        moved: gives back what the crop is too coarse to hold: the frame's own details, moved like the crop's pixels.
+    """
     height, width = frame.shape[:2]
     size = crop.shape[0]
     left, top, right, bottom = _footprint(transform, size, width, height)
@@ -98,15 +119,40 @@ def paste(frame: NDArray[np.uint8], crop: Pixels, opacity: NDArray[np.float32], 
         return result
     local = transform.astype(np.float64).copy()
     local[:, 2] += local[:, :2] @ (left, top)
-    shape, flags = (right - left, bottom - top), cv2.WARP_INVERSE_MAP
-    painted = cv2.warpAffine(
-        crop.astype(np.float32), local, shape, flags=flags | cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-    )
-    alpha = cv2.warpAffine(opacity, local, shape, flags=flags | cv2.INTER_LINEAR)[..., None]
+    shape = (right - left, bottom - top)
+    painted = _drawn(crop.astype(np.float32), local, shape, cv2.INTER_CUBIC)
+    if moved is not None:
+        painted += _detail(frame, moved, local, (left, top), shape)
+    alpha = _drawn(opacity, local, shape, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)[..., None]
     region = result[top:bottom, left:right].astype(np.float32)
     region += (painted - region) * alpha
     result[top:bottom, left:right] = np.clip(np.rint(region), 0, 255).astype(np.uint8)
     return result
+
+
+def _drawn(
+    crop: Floats, local: Floats, shape: tuple[int, int], method: int, border: int = cv2.BORDER_REPLICATE
+) -> NDArray[np.float32]:
+    """What is in the pixels of a crop, in the pixels of a frame of (width, height) `shape`."""
+    flags = method | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(crop, local, shape, flags=flags, borderMode=border), np.float32)
+
+
+def _detail(
+    frame: NDArray[np.uint8], moved: Moved, local: Floats, corner: tuple[int, int], shape: tuple[int, int]
+) -> NDArray[np.float32]:
+    """(height, width, 3) the frame moved at its own resolution, less the same at the crop's."""
+    size = len(moved.source)
+    columns = np.arange(size, dtype=np.float32)
+    still = np.stack(np.broadcast_arrays(columns, columns[:, None]), axis=-1)
+    shift = _drawn(moved.source - still, local, shape, cv2.INTER_LINEAR) @ np.linalg.inv(local[:, :2]).T
+    x = shift[..., 0] + (np.arange(shape[0]) + corner[0])
+    y = shift[..., 1] + (np.arange(shape[1]) + corner[1])[:, None]
+    x, y = x.astype(np.float32), y.astype(np.float32)
+    fine = cv2.remap(frame, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    coarse = _drawn(moved.crop.astype(np.float32), local, shape, cv2.INTER_CUBIC)
+    share = _drawn(moved.share, local, shape, cv2.INTER_LINEAR)[..., None]
+    return np.asarray(share * (fine.astype(np.float32) - coarse), np.float32)
 
 
 def match_colour(painted: Pixels, target: Pixels, opacity: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -97,7 +97,7 @@ def merge(pictures: Sequence[Pixels]) -> Picture:
         return np.asarray(pictures[0], np.uint8)
     difference = np.mean([picture.astype(np.float32) for picture in pictures], axis=0) - first
     coarse = cv2.GaussianBlur(difference, (0, 0), len(first) * DETAIL_SIGMA)
-    return np.clip(np.rint(first + coarse), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(first + coarse), 0, 255), np.uint8)
 
 
 def open_mouth(picture: Picture, references: Sequence[Reference], target: Floats) -> Picture:

@@ -21,7 +21,7 @@ from dreamhead.config import RenderSettings
 from dreamhead.diffusion.objective import make_scheduler
 from dreamhead.diffusion.sampling import keyed_noise, sample
 from dreamhead.faces import geometry, topology
-from dreamhead.faces.crop import apply_transform, extract, paste, pose_mask
+from dreamhead.faces.crop import Moved, apply_transform, extract, paste, pose_mask
 from dreamhead.faces.geometry import Pose
 from dreamhead.faces.reference import choose_references
 from dreamhead.faces.warp import displacement, warp
@@ -110,28 +110,32 @@ class LandmarksToFrames:
     def _batch(self, rows: list[Any], shot: ShotAnalysis, seed: int) -> Iterator[Picture]:
         chosen = [row for row in rows if row[2] > 0]
         places = [_Place.of(shot, int(row[1]), float(row[2]), row[3], self._size) for row in chosen]
-        examples = [
+        made = [
             self._example(extract(row[0], place.transform, self._size), place, shot, row[4])
             for row, place in zip(chosen, places, strict=True)
         ]
+        examples = [example for example, _ in made]
         painted = iter(self.paint(examples, seed) if examples else np.empty((0, 0, 0, 3), np.float32))
-        place_of = iter(zip(places, examples, strict=True))
+        place_of = iter(zip(places, made, strict=True))
         for frame, _, strength, _, _ in rows:
             if strength <= 0:
                 yield frame
                 continue
-            place, example = next(place_of)
+            place, (example, moved) = next(place_of)
             opacity = example.mask * np.float32(min(1.0, 2 * strength))
-            yield paste(frame, next(painted), opacity, place.transform)
+            yield paste(frame, next(painted), opacity, place.transform, moved)
 
-    def _example(self, crop: Picture, place: "_Place", shot: ShotAnalysis, numbers: NDArray[np.int64]) -> Example:
+    def _example(
+        self, crop: Picture, place: "_Place", shot: ShotAnalysis, numbers: NDArray[np.int64]
+    ) -> tuple[Example, Moved | None]:
         references = [Reference(shot.reference_crops[number], shot.reference_landmarks[number]) for number in numbers]
         mask = pose_mask(shot.neutral, place.pose, place.transform, self._size, self._settings.feather)
         example = make_example(crop, references, place.target, mask)
         if self._settings.skin == "reference":
-            return example
-        own = warp(crop, displacement(place.landmarks, place.target, self._size))
-        return with_skin(example, own)
+            return example, None
+        field = displacement(place.landmarks, place.target, self._size)
+        own = warp(crop, field)
+        return with_skin(example, own), Moved(field.source, own, 1 - example.mouth)
 
     def paint(self, examples: list[Example], seed: int) -> NDArray[np.float32]:
         """(B, S, S, 3) painted crops of B examples, 0 to 255."""

@@ -198,3 +198,29 @@ def test_colours_far_from_the_edge_stay() -> None:
     matched = crop.match_colour(np.zeros((128, 128, 3), np.uint8), np.full((128, 128, 3), 60, np.uint8), mask)
     np.testing.assert_allclose(matched[80:100, 40:80], 0, atol=0.1)
     assert (matched[20:22, 40:80] > 30).all()
+
+
+def shifted(transform: NDArray[np.float64], frame: NDArray[np.uint8], by_px: float, share: float) -> NDArray[np.uint8]:
+    """The frame with its crop's pixels moved to the right by so many pixels of the frame, pasted everywhere."""
+    step = by_px * np.hypot(transform[0, 0], transform[1, 0])
+    columns, rows = np.meshgrid(np.arange(SIZE, dtype=np.float32), np.arange(SIZE, dtype=np.float32))
+    along = transform[:, 0] / np.linalg.norm(transform[:, 0])
+    source = np.stack([columns - step * along[0], rows - step * along[1]], axis=-1).astype(np.float32)
+    cut = crop.extract(frame, transform, SIZE)
+    moved = cv2.remap(cut, source[..., 0], source[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    whole = np.ones((SIZE, SIZE), np.float32)
+    return crop.paste(frame, moved, whole, transform, crop.Moved(source, moved, whole * np.float32(share)))
+
+
+@pytest.mark.parametrize("roll", [0, 25])
+def test_a_frames_own_details_are_moved_at_its_own_resolution(roll: int) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (220, 260, 3), np.uint8)
+    landmarks = posed(canonical_face(), 60, (120, 80), turn(roll_deg=roll))
+    (transform,) = transforms_of(landmarks)
+    np.testing.assert_allclose(shifted(transform, frame, 0, 1).astype(int), frame, atol=1)
+    # The noise is finer than the crop, and yet it is there, six pixels further.
+    inside = np.s_[60:120, 90:150]
+    moved, wanted = shifted(transform, frame, 6, 1), np.roll(frame, 6, axis=1)
+    assert np.corrcoef(moved[inside].ravel(), wanted[inside].ravel())[0, 1] > 0.98
+    without = shifted(transform, frame, 6, 0)
+    assert np.corrcoef(without[inside].ravel(), wanted[inside].ravel())[0, 1] < 0.7
