@@ -1,7 +1,7 @@
 """Others' networks that judge pictures: loaded from files that the user gives, never downloaded."""
 
 import importlib.util
-import zipfile
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -178,7 +178,9 @@ def _onnx(path: Path) -> Callable[[NDArray[np.float32]], Any]:
     try:
         network = cv2.dnn.readNetFromONNX(str(path))
     except cv2.error as error:
-        raise WeightsUnavailableError(f"judges.recognition {path}: not a readable ONNX network: {error}") from error
+        raise WeightsUnavailableError(
+            f"judges.recognition {path}: not a readable ONNX network: {_first_line(error)}"
+        ) from error
 
     def run(blob: NDArray[np.float32]) -> Any:
         network.setInput(blob)
@@ -191,7 +193,7 @@ def _scripted(path: Path, setting: str) -> Callable[[NDArray[np.float32]], Any]:
     try:
         network = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:
-        raise WeightsUnavailableError(f"{setting} {path}: not a TorchScript file: {error}") from error
+        raise WeightsUnavailableError(f"{setting} {path}: not a TorchScript file: {_first_line(error)}") from error
 
     def run(blob: NDArray[np.float32]) -> Any:
         with torch.no_grad():
@@ -203,9 +205,16 @@ def _scripted(path: Path, setting: str) -> Callable[[NDArray[np.float32]], Any]:
 def _state(path: Path, setting: str) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise WeightsUnavailableError(f"{setting} {path}: not a file of PyTorch weights: {error}") from error
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise WeightsUnavailableError(
+            f"{setting} {path}: not a file of PyTorch weights: {_first_line(error)}"
+        ) from error
     return dict(state)
+
+
+def _first_line(error: Exception) -> str:
+    """PyTorch and OpenCV explain themselves at length."""
+    return str(error).strip().partition("\n")[0]
 
 
 def _convolution(

@@ -1,0 +1,120 @@
+"""Metrics against answers that are known."""
+
+import cv2
+import numpy as np
+import pytest
+
+from dreamhead.evaluation import metrics
+from tests.toy_faces import texture
+
+RNG = np.random.default_rng(0)
+WAVE = np.sin(np.arange(120) / 5) + 0.3 * np.sin(np.arange(120) / 1.7)
+ALL = np.ones((64, 64))
+
+
+@pytest.mark.parametrize("late", [-4, 0, 3])
+def test_the_lag_of_a_shifted_curve_is_found(late: int) -> None:
+    found = metrics.lag_correlation(np.roll(WAVE, late)[10:110], WAVE[10:110])
+    assert found.lag == late
+    assert found.best == pytest.approx(1.0)
+    assert found.at_zero == pytest.approx(np.corrcoef(np.roll(WAVE, late)[10:110], WAVE[10:110])[0, 1])
+
+
+def test_frames_without_a_face_count_nowhere() -> None:
+    holes = WAVE.copy()
+    holes[[3, 50, 51, 52, 90]] = np.nan
+    assert metrics.lag_correlation(np.roll(holes, 2), WAVE)[1:] == pytest.approx((1.0, 2), abs=2e-2)
+
+
+def test_a_flat_curve_has_no_correlation_and_no_warning() -> None:
+    found = metrics.lag_correlation(np.zeros(50), WAVE[:50])
+    assert np.isnan(found.at_zero)
+    assert np.isnan(found.best)
+    assert np.isnan(metrics.lag_correlation(WAVE[:2], WAVE[:2]).best)
+
+
+def test_a_picture_is_like_itself() -> None:
+    picture = texture(64, 64)
+    assert metrics.weighted_psnr(picture, picture, ALL) == pytest.approx(10 * np.log10(255**2 / 1e-9))
+    np.testing.assert_allclose(metrics.ssim_map(picture, picture), 1.0, atol=1e-5)
+
+
+def test_psnr_counts_where_the_weight_is() -> None:
+    truth = np.full((64, 64, 3), 100, np.uint8)
+    other = truth.copy()
+    other[:32] += 10
+    weight = np.zeros((64, 64))
+    weight[:32] = 1
+    assert metrics.weighted_psnr(other, truth, weight) == pytest.approx(20 * np.log10(255 / 10))
+    assert metrics.weighted_psnr(other, truth, ALL) == pytest.approx(20 * np.log10(255 / 10) + 10 * np.log10(2))
+
+
+def test_ssim_of_flat_pictures_is_its_term_of_brightness() -> None:
+    dark, bright = np.full((32, 32, 3), 60, np.uint8), np.full((32, 32, 3), 120, np.uint8)
+    expected = (2 * 60 * 120 + metrics.C1) / (60**2 + 120**2 + metrics.C1)
+    np.testing.assert_allclose(metrics.ssim_map(dark, bright), expected, rtol=1e-4)
+
+
+def test_ssim_agrees_with_another_implementation() -> None:
+    measure = pytest.importorskip("skimage.metrics")
+    first, second = texture(64, 64, 1), texture(64, 64, 2)
+    _, theirs = measure.structural_similarity(
+        *(metrics.luma(picture).astype(np.float64) for picture in (first, second)),
+        data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True,
+    )  # fmt: skip
+    np.testing.assert_allclose(metrics.ssim_map(first, second)[6:-6, 6:-6], theirs[6:-6, 6:-6], atol=2e-4)
+
+
+def soft_disc(size: int = 96) -> np.ndarray:
+    y, x = np.mgrid[:size, :size] - size / 2
+    return np.clip((30 - np.hypot(x, y)) / 6, 0, 1).astype(np.float32)
+
+
+def test_the_step_across_a_mask_is_what_was_put_there() -> None:
+    opacity = soft_disc()
+    picture = np.full((96, 96, 3), 90, np.float32)
+    assert np.abs(metrics.edge_step(picture, opacity)).max() < 1e-3
+    picture += opacity[..., None] * np.array([12.0, 0.0, -7.0], np.float32)
+    steps = metrics.edge_step(picture, opacity)
+    assert len(steps) > 100
+    # Pixels at more than 95 % of the way count as inside.
+    np.testing.assert_allclose(steps.mean(axis=0), [12, 0, -7], rtol=0.02, atol=1e-3)
+
+
+def test_blur_takes_detail() -> None:
+    picture = RNG.integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    sharp, soft = (metrics.laplacian_energy(part, ALL) for part in (picture, cv2.GaussianBlur(picture, (0, 0), 1.5)))
+    assert 0 < soft < 0.05 * sharp
+    assert np.isnan(metrics.laplacian_energy(picture, np.zeros((64, 64))))
+
+
+def test_jitter_is_the_mean_second_difference() -> None:
+    still = np.zeros((6, 4, 3))
+    assert metrics.jitter(still + np.arange(6)[:, None, None]) == pytest.approx(0)
+    shaking = still.copy()
+    shaking[::2, :, 0] = 1.0
+    assert metrics.jitter(shaking) == pytest.approx(2.0)
+    shaking[3] = np.nan
+    assert metrics.jitter(shaking) == pytest.approx(2.0)
+    assert np.isnan(metrics.jitter(shaking[:2]))
+
+
+def test_shut_lies_between_the_percentiles() -> None:
+    opening = np.concatenate([np.linspace(0, 1, 101), [np.nan]])
+    assert metrics.shut_limit(opening, 0.2) == pytest.approx(0.05 + 0.2 * 0.9)
+    assert np.isnan(metrics.shut_limit(np.full(3, np.nan), 0.2))
+
+
+def test_frechet_distance_of_shifted_features_is_the_shift() -> None:
+    features = RNG.normal(size=(500, 5))
+    features -= features.mean(axis=0)
+    assert metrics.frechet_distance(features, features) == pytest.approx(0, abs=1e-6)
+    assert metrics.frechet_distance(features + np.array([3, 0, 0, 4, 0]), features) == pytest.approx(25, rel=1e-6)
+    assert metrics.frechet_distance(2 * features, features) == pytest.approx(np.trace(np.cov(features.T)), rel=1e-6)
+
+
+@pytest.mark.parametrize("late", [-700, 0, 333])
+def test_delay_of_sound_is_found(late: int) -> None:
+    given = RNG.normal(size=16_000)
+    heard = np.roll(given, late) + 0.5 * RNG.normal(size=16_000)
+    assert metrics.delay(heard, given, 8000) == late
