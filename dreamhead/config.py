@@ -44,7 +44,7 @@ class LandmarkSettings(Section):
 
     num_inference_steps: int = Field(default=8, ge=1)
     """Denoising steps."""
-    guidance_scale: float = Field(default=1.5, ge=0)
+    guidance_scale: float = Field(default=2.5, ge=0)
     """Classifier-free guidance on the speech; 1 is none."""
     articulation: float = Field(default=1.0, ge=0, le=2)
     """Scale of the mouth's motion about its neutral shape."""

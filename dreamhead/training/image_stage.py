@@ -189,8 +189,8 @@ class ImageTask:
         target, warped = batch["target"][some], batch["warped"][some]
         pixels = batch["mask"][some] + MOUTH_WEIGHT * batch["mouth"][some]
         decoded = self._autoencoder.decode(painted[some]).float()
-        # Where to trust the painting is learnt from pixels, with the painting itself held fixed.
-        mixed = warped + trust(logit[some]) * (decoded.detach() - warped)
+        # What is seen in the end decides over both, the painting and where to trust it.
+        mixed = warped + trust(logit[some]) * (decoded - warped)
         mixing = ((mixed - target).square() * pixels).mean()
         pixel = ((decoded - target).abs() * pixels).mean()
         parts = {"latent": latent, "pixel": pixel, "trust": TRUST_WEIGHT * mixing}
@@ -199,10 +199,7 @@ class ImageTask:
     def _judge(self, face: Face, frame: int) -> tuple[list[float], NDArray[np.uint8]]:
         """PSNR of one warped reference, of several merged, of the painting; and the pictures side by side."""
         truth = face.clip.crop(frame)
-        apart = np.abs(np.arange(len(face.lips)) - frame)
-        allowed = np.flatnonzero(apart >= min(APART_S * face.clip.frame_rate, apart.max()))
-        spread = allowed[np.linspace(0, len(allowed) - 1, min(CANDIDATES, len(allowed))).astype(int)]
-        chosen = nearest(face, frame, spread)[:JUDGED_REFERENCES]
+        chosen = nearest(face, frame, far_references(face, frame))[:JUDGED_REFERENCES]
         references = [Reference(face.clip.crop(number), face.landmarks[number]) for number in chosen]
         single, made = (
             make_example(truth, some, face.landmarks[frame], face.mask(frame)) for some in (references[:1], references)
@@ -222,6 +219,14 @@ def painted_crop(
     painted, share = paint(model, autoencoder, make_scheduler(), [made], 0, steps)
     picture[rows] += share[0] * (painted[0] - picture[rows])
     return picture
+
+
+def far_references(face: Face, frame: int) -> NDArray[np.int64]:
+    """Up to CANDIDATES frames of the clip, APART_S or more from this one; the furthest where none is so far."""
+    apart = np.abs(np.arange(len(face.lips)) - frame)
+    allowed = np.flatnonzero(apart >= min(APART_S * face.clip.frame_rate, apart.max()))
+    spread: NDArray[np.int64] = allowed[np.linspace(0, len(allowed) - 1, min(CANDIDATES, len(allowed))).astype(int)]
+    return spread
 
 
 def nearest(face: Face, frame: int, others: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -131,7 +131,7 @@ class LandmarkTask:
         pipeline = AudioToLandmarks(self.model, settings)
         figures, curves = [], {}
         for clip in clips:
-            truth, ours, found = _judge(pipeline, clip)
+            truth, ours, found = judge_clip(pipeline, clip)
             figures.append(found)
             curves[clip.clip_id] = {"the clip's own": truth, "from its speech": ours}
         means = {name: float(np.nanmean([found[name] for found in figures])) for name in figures[0]}
@@ -216,7 +216,10 @@ def _window(ticks: int, generator: np.random.Generator) -> tuple[NDArray[np.floa
     return held / TICK_RATE, place == held
 
 
-def _judge(pipeline: AudioToLandmarks, clip: Clip) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[str, float]]:
+def judge_clip(
+    pipeline: AudioToLandmarks, clip: Clip
+) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[str, float]]:
+    """A clip's lip opening, that of what is sampled from its speech, both (N,) on ticks, and how they compare."""
     motion, variant = motion_of(clip), clip.variants[0]
     times_s = np.arange(ticks_of(clip, variant)) / TICK_RATE
     truth = motion.opening(times_s)
