@@ -37,6 +37,7 @@ class ClipPool:
         self._width = min(resident, len(clips))
         self._period = period
         self._held: dict[int, Clip] = {}
+        self._last = 0
         self._ends = lru_cache(maxsize=2)(self._frames_up_to)
 
     def resident(self, step: int) -> list[int]:
@@ -46,12 +47,15 @@ class ClipPool:
 
     def draw(self, step: int, generator: np.random.Generator) -> Clip:
         """One of the resident clips, in proportion to their frames; decoded when it is drawn first."""
-        ends = self._ends(self._moves(step))
-        place = int(np.searchsorted(ends, generator.integers(ends[-1]), side="right"))
-        number = int(self._order[(self._moves(step) + place) % len(self._order)])
-        if number not in self._held:
+        moves = self._moves(step)
+        if moves != self._last:
             staying = set(self.resident(step))
-            self._held = {held: clip for held, clip in self._held.items() if held in staying}
+            self._held = {number: clip for number, clip in self._held.items() if number in staying}
+            self._last = moves
+        ends = self._ends(moves)
+        place = int(np.searchsorted(ends, generator.integers(ends[-1]), side="right"))
+        number = int(self._order[(moves + place) % len(self._order)])
+        if number not in self._held:
             self._held[number] = read_clip(self._clips[number])
         return self._held[number]
 

@@ -83,7 +83,8 @@ def train(
         trainer.restore(last)
     with ExitStack() as stack:
         if crew.leads:
-            trainer.journal = stack.enter_context(opened(folder.uri, last))
+            # A fresh run leaves nothing of one that broke off before its first checkpoint.
+            trainer.journal = stack.enter_context(opened(folder.uri, last or -1))
         if figures:
             trainer.note({"step": 0, **figures})
         trainer.run(last)

@@ -85,7 +85,7 @@ class RunFolder:
             storage.fetch(uri, path)
             try:
                 return cast(State, torch.load(path, map_location="cpu", weights_only=True))
-            except (RuntimeError, EOFError, BadZipFile, pickle.UnpicklingError) as error:
+            except (RuntimeError, OSError, EOFError, BadZipFile, pickle.UnpicklingError) as error:
                 reason = str(error).partition("\n")[0]
                 raise TrainingError(f"{uri}: damaged; delete it to go on from the one before: {reason}") from error
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dreamhead.training.dataset import CLIP_SCHEMA, Clip, ClipInfo, list_clips, write_clips
-from dreamhead.training.loop import Clips, train
+from dreamhead.training.loop import Clips, Watcher, train
 from dreamhead.training.parallel import Crew
 from dreamhead.training.runs import RunFolder
 from dreamhead.training.settings import LoopSettings
@@ -60,14 +60,14 @@ class LineTask:
 
     score = "closeness"
 
-    def __init__(self, breaks_at: int = -1, error: type[BaseException] = KeyboardInterrupt, dropout: float = 0.2) -> None:
+    def __init__(self, breaks_at: int = -1, nan_at: int = -1, dropout: float = 0.2, noise: float = 0.1) -> None:
         torch.manual_seed(0)
         units = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)])
         self.model: nn.Module = Curve(units, dropout)
         self.drawn: list[tuple[str, float]] = []
         self.judged: list[Tensor] = []
         self.calls = 0
-        self._breaks_at, self._error = breaks_at, error
+        self._breaks_at, self._nan_at, self._noise = breaks_at, nan_at, noise
 
     def usable(self, clip: ClipInfo) -> bool:
         return clip.frames > 0
@@ -83,10 +83,11 @@ class LineTask:
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         if self.calls == self._breaks_at:
-            raise self._error("told to")
+            raise KeyboardInterrupt
         self.calls += 1
-        noise = 0.1 * torch.randn(batch["x"].shape, generator=generator)
+        noise = self._noise * torch.randn(batch["x"].shape, generator=generator)
         error = (self.model.bend(batch["x"] + noise) - batch["y"]).square().mean()
+        error = error * (float("nan") if self.calls - 1 == self._nan_at else 1.0)
         return error, {"error": float(error.detach())}
 
     def finish(self, clips: Iterable[Clip]) -> None:
@@ -117,13 +118,17 @@ class Curve(nn.Module):
 
 
 def fit(
-    task: LineTask, data_uri: str, folder: Path, settings: LoopSettings = SETTINGS, crew: Crew | None = None, **more: Any
+    task: LineTask,
+    data_uri: str,
+    folder: Path,
+    settings: LoopSettings = SETTINGS,
+    crew: Crew | None = None,
+    watcher: Watcher | None = None,
+    fit_first: bool = True,
 ) -> nn.Module | None:
     """Train in this process."""
-    from dreamhead.training.loop import Watcher
-
-    watcher = more.pop("watcher", None) or Watcher()
-    return train(task, settings, clips_of(data_uri), RunFolder(str(folder)), crew or Crew(), watcher, fit=True, **more)
+    clips = clips_of(data_uri)
+    return train(task, settings, clips, RunFolder(str(folder)), crew or Crew(), watcher or Watcher(), fit=fit_first)
 
 
 def log_lines(folder: Path) -> list[dict[str, Any]]:

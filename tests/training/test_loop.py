@@ -1,104 +1,231 @@
-"""The loop learns, tells what it does, and goes on after an interruption as if there had been none."""
+"""The loop learns, judges and keeps, and goes on after an interruption as if there had been none."""
 
-import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dreamhead.training.loop import LoopSettings, StepBatches, train
-
-SETTINGS = LoopSettings(steps=12, learning_rate=0.05, warmup_steps=2, save_every=4, log_every=3, ema_decay=0.9, seed=3)
-
-
-class LineTask:
-    """Fits y = A x, with dropout and noise so that every stream of random numbers counts."""
-
-    def __init__(self, fails_at: int = -1) -> None:
-        torch.manual_seed(0)
-        self.model: nn.Module = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.2), nn.Linear(8, 2))
-        self.calls = 0
-        self._fails_at = fails_at
-
-    def draw(self, generator: np.random.Generator) -> dict[str, Tensor]:
-        x = generator.normal(size=(16, 4)).astype(np.float32)
-        return {"x": torch.from_numpy(x), "y": torch.from_numpy(x[:, :2] * 3)}
-
-    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        if self.calls == self._fails_at:
-            raise KeyboardInterrupt
-        self.calls += 1
-        noise = 0.1 * torch.randn(batch["x"].shape, generator=generator)
-        error = (self.model(batch["x"] + noise) - batch["y"]).square().mean()
-        return error, {"error": float(error.detach())}
+from dreamhead.errors import InputError, TrainingError
+from dreamhead.training.dataset import write_clips
+from dreamhead.training.loop import Watcher
+from dreamhead.training.runs import RunFolder
+from tests.training.lines import SETTINGS, LineTask, bare_row, fit, log_lines, write_bare_data
 
 
-def lines(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Five clips to train on, two to validate."""
+    return write_bare_data(tmp_path_factory.mktemp("lines"))
 
 
 def weights(task: LineTask) -> dict[str, Tensor]:
     return {name: part.clone() for name, part in task.model.state_dict().items()}
 
 
-@pytest.mark.parametrize("fails_at", [4, 6, 11])
-def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path: Path, fails_at: int) -> None:
-    straight, broken, resumed = LineTask(), LineTask(fails_at), LineTask()
-    ema = train(straight, SETTINGS, tmp_path / "straight")
+@pytest.mark.parametrize("breaks_at", [3, 4, 6, 11])
+def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(data: str, tmp_path: Path, breaks_at: int) -> None:
+    straight = fit(LineTask(), data, tmp_path / "straight")
     with pytest.raises(KeyboardInterrupt):
-        train(broken, SETTINGS, tmp_path / "broken")
-    resumed_ema = train(resumed, SETTINGS, tmp_path / "broken")
-    assert resumed.calls == 12 - fails_at // 4 * 4
-    for name, part in weights(straight).items():
-        assert torch.equal(part, weights(resumed)[name]), name
-    for part, its in zip(ema.shadow_params, resumed_ema.shadow_params, strict=True):
-        assert torch.equal(part, its)
-    assert lines(tmp_path / "straight")[-1]["loss"] == lines(tmp_path / "broken")[-1]["loss"]
+        fit(LineTask(breaks_at), data, tmp_path / "broken")
+    again = LineTask()
+    resumed = fit(again, data, tmp_path / "broken")
+    assert again.calls == 12 - breaks_at // 4 * 4
+    assert straight is not None
+    assert resumed is not None
+    for name, part in straight.state_dict().items():
+        assert torch.equal(part, resumed.state_dict()[name]), name
+    lines, others = (log_lines(tmp_path / name) for name in ("straight", "broken"))
+    assert [line["step"] for line in lines] == [line["step"] for line in others]
+    assert lines[-1] == others[-1]
+    assert lines[-2]["loss"] == others[-2]["loss"]
 
 
-def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
-    train(LineTask(), SETTINGS, tmp_path)
-    before, again = lines(tmp_path), LineTask()
-    train(again, SETTINGS, tmp_path)
-    assert again.calls == 0
-    assert lines(tmp_path) == before
-    assert torch.equal(weights(again)["0.weight"], torch.load(tmp_path / "state.pt")["model"]["0.weight"])
+def test_the_loss_falls_and_every_line_says_how_it_went(data: str, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"steps": 60, "validate_every": 30, "log_every": 20, "save_every": 60})
+    fit(LineTask(), data, tmp_path, settings)
+    lines = [line for line in log_lines(tmp_path) if "loss" in line]
+    assert [line["step"] for line in lines] == [20, 40, 60]
+    pace = {"step", "samples_per_s", "data_wait", "seconds", "learning_rate", "gradient_norm"}
+    assert all(set(line) == pace | {"loss", "error"} for line in lines)
+    assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
+    assert all(0 <= line["data_wait"] <= 1 < line["samples_per_s"] for line in lines)
+    assert lines[0]["learning_rate"] > lines[1]["learning_rate"] > lines[2]["learning_rate"] > 0
 
 
-def test_the_log_has_a_line_every_few_steps(tmp_path: Path) -> None:
-    train(LineTask(), SETTINGS, tmp_path)
-    assert [line["step"] for line in lines(tmp_path)] == [3, 6, 9, 12]
-    assert all({"step", "seconds", "loss", "error"} == set(line) for line in lines(tmp_path))
-    assert lines(tmp_path)[-1]["loss"] < lines(tmp_path)[0]["loss"]
+def test_the_rate_rises_then_falls_to_nothing(data: str, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"warmup_steps": 4, "log_every": 1})
+    fit(LineTask(), data, tmp_path, settings)
+    rates = [line["learning_rate"] for line in log_lines(tmp_path) if "loss" in line]
+    assert rates[:5] == pytest.approx([0, 0.0125, 0.025, 0.0375, 0.05])
+    assert rates[4:] == sorted(rates[4:], reverse=True)
 
 
-def test_validation_sees_the_average_and_training_its_own_weights(tmp_path: Path) -> None:
+def test_parts_of_a_step_add_up_to_it(data: str, tmp_path: Path) -> None:
+    cut = SETTINGS.model_copy(update={"accumulate": 4})
+    one = fit(LineTask(dropout=0, noise=0), data, tmp_path / "one")
+    four = fit(LineTask(dropout=0, noise=0), data, tmp_path / "four", cut)
+    assert one is not None
+    assert four is not None
+    for name, part in one.state_dict().items():
+        torch.testing.assert_close(part, four.state_dict()[name], rtol=1e-4, atol=1e-5)
+
+
+def test_the_best_average_is_kept_and_made_ready(data: str, tmp_path: Path) -> None:
     task = LineTask()
-    seen: list[Tensor] = []
-
-    def validate(step: int) -> dict[str, float]:
-        assert not task.model.training
-        seen.append(weights(task)["0.weight"])
-        return {"figure": float(step)}
-
-    ema = train(task, SETTINGS, tmp_path, validate)
-    assert [line["figure"] for line in lines(tmp_path) if "figure" in line] == [4, 8, 12]
-    assert torch.equal(seen[-1], ema.shadow_params[0])
-    assert not torch.equal(seen[-1], weights(task)["0.weight"])
-    plain = LineTask()
-    train(plain, SETTINGS, tmp_path / "plain")
-    assert torch.equal(weights(plain)["0.weight"], weights(task)["0.weight"])
-
-
-def test_a_step_draws_the_same_batch_whenever_it_comes() -> None:
-    batches = StepBatches(LineTask(), 3)
-    assert torch.equal(batches[5]["x"], batches[5]["x"])
-    assert not torch.equal(batches[5]["x"], batches[6]["x"])
-    assert not torch.equal(batches[5]["x"], StepBatches(LineTask(), 4)[5]["x"])
+    network = fit(task, data, tmp_path)
+    folder = RunFolder(str(tmp_path))
+    best = folder.best()
+    assert best is not None
+    judged = {line["step"]: line["validation"]["closeness"] for line in log_lines(tmp_path) if "validation" in line}
+    assert sorted(judged) == [4, 8, 12]
+    assert best.step == max(judged, key=lambda step: judged[step])
+    assert network is not None
+    assert -float(network.last.weight.detach().square().sum()) == pytest.approx(best.score)
+    state = folder.load(best.step)
+    assert torch.equal(network.last.weight, state["average"]["last.weight"])
+    assert not torch.equal(network.last.weight, state["network"]["last.weight"])
+    # `finish` added a thousand to what `begin` found: the clips' articulations.
+    assert float(network.offset) == pytest.approx(1001.0)
 
 
-def test_no_half_written_state_is_left(tmp_path: Path) -> None:
-    train(LineTask(), SETTINGS, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "state.pt"]
+def test_validation_sees_the_average_and_training_goes_on_unmoved(data: str, tmp_path: Path) -> None:
+    judged, unjudged = LineTask(), LineTask()
+    fit(judged, data, tmp_path / "judged")
+    fit(unjudged, data, tmp_path / "unjudged", SETTINGS.model_copy(update={"validate_every": 0}))
+    assert len(judged.judged) == 3
+    for step, seen in zip((4, 8, 12), judged.judged, strict=True):
+        if step in RunFolder(str(tmp_path / "judged")).steps():
+            assert torch.equal(seen, RunFolder(str(tmp_path / "judged")).load(step)["average"]["last.weight"])
+    states = [RunFolder(str(tmp_path / name)).load(12)["network"] for name in ("judged", "unjudged")]
+    assert all(torch.equal(part, states[1][name]) for name, part in states[0].items())
+
+
+def test_without_validation_the_last_is_kept_and_no_such_split_is_needed(tmp_path: Path) -> None:
+    write_clips(str(tmp_path / "data/train/a.parquet"), [bare_row("only", 3)])
+    write_clips(str(tmp_path / "data/validation/a.parquet"), [bare_row("unread", 3)])
+    network = fit(
+        LineTask(), str(tmp_path / "data"), tmp_path / "run", SETTINGS.model_copy(update={"validate_every": 0})
+    )
+    folder = RunFolder(str(tmp_path / "run"))
+    assert folder.best() is None
+    assert network is not None
+    assert torch.equal(network.last.weight, folder.load(12)["average"]["last.weight"])
+
+
+def test_the_average_follows_the_weights(data: str, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"steps": 3, "save_every": 1, "keep": 9, "ema_decay": 0.9})
+    fit(LineTask(), data, tmp_path, settings)
+    states = [RunFolder(str(tmp_path)).load(step) for step in (1, 2, 3)]
+    # diffusers' average takes the first weights whole and then warms up: decays 0, 2 / 11, 3 / 12.
+    expected = states[0]["network"]["last.weight"]
+    for state, decay in zip(states[1:], (2 / 11, 3 / 12), strict=True):
+        expected = decay * expected + (1 - decay) * state["network"]["last.weight"]
+        torch.testing.assert_close(state["average"]["last.weight"], expected)
+
+
+def test_more_steps_go_on_from_the_last(data: str, tmp_path: Path) -> None:
+    fit(LineTask(), data, tmp_path)
+    again = LineTask()
+    fit(again, data, tmp_path, SETTINGS.model_copy(update={"steps": 15}))
+    assert again.calls == 3
+    assert RunFolder(str(tmp_path)).steps()[-1] == 15
+
+
+def test_a_finished_run_takes_no_step(data: str, tmp_path: Path) -> None:
+    first = fit(LineTask(), data, tmp_path)
+    before, again = log_lines(tmp_path), LineTask()
+    second = fit(again, data, tmp_path)
+    assert again.calls == 0
+    assert log_lines(tmp_path) == before
+    assert first is not None
+    assert second is not None
+    assert torch.equal(first.last.weight, second.last.weight)
+
+
+def test_fitting_is_for_fresh_networks_only(data: str, tmp_path: Path) -> None:
+    network = fit(LineTask(), data, tmp_path, fit_first=False)
+    assert network is not None
+    assert float(network.offset) == 1000.0
+    assert log_lines(tmp_path)[0]["step"] == 3
+
+
+@pytest.mark.parametrize("nan_at", [0, 7])
+def test_a_loss_that_is_no_number_names_step_and_clips(data: str, tmp_path: Path, nan_at: int) -> None:
+    task = LineTask(nan_at=nan_at)
+    with pytest.raises(TrainingError) as caught:
+        fit(task, data, tmp_path)
+    guilty = sorted({clip for clip, _ in task.drawn[-6:]})
+    assert str(caught.value) == (
+        f"step {nan_at + 1}: the loss isn't a number; its examples come from {', '.join(guilty)}"
+    )
+    assert RunFolder(str(tmp_path)).steps() == ([4] if nan_at else [])
+
+
+def test_a_bad_clip_ends_the_run_with_its_name(tmp_path: Path) -> None:
+    write_clips(str(tmp_path / "data/train/a.parquet"), [bare_row("bad", 3, neutral=b"")])
+    write_clips(str(tmp_path / "data/validation/a.parquet"), [bare_row("good", 3)])
+    with pytest.raises(InputError, match=r"a.parquet: row 0: neutral: 0 bytes"):
+        fit(LineTask(), str(tmp_path / "data"), tmp_path / "run", fit_first=False)
+
+
+class Remote(Watcher):
+    """Asks to save after one step and to stop after another, and writes down what it is told."""
+
+    def __init__(self, save_at: int, stop_at: int) -> None:
+        self.told: list[tuple[str, int]] = []
+        self._save_at, self._stop_at = save_at, stop_at
+
+    def wants_save(self, step: int) -> bool:
+        return step == self._save_at
+
+    def wants_stop(self, step: int) -> bool:
+        return step == self._stop_at
+
+    def stepped(self, step: int) -> None:
+        self.told.append(("step", step))
+
+    def noted(self, line: dict[str, Any]) -> None:
+        self.told.append(("validation" if "validation" in line else "line", line["step"]))
+
+    def saved(self, step: int) -> None:
+        self.told.append(("saved", step))
+
+
+def test_the_watcher_is_heard_and_told(data: str, tmp_path: Path) -> None:
+    remote, again = Remote(save_at=2, stop_at=6), LineTask()
+    with pytest.raises(KeyboardInterrupt):
+        fit(LineTask(), data, tmp_path, watcher=remote)
+    assert RunFolder(str(tmp_path)).steps() == [4, 6]
+    expected = [("line", 0), ("step", 1), ("step", 2), ("saved", 2), ("step", 3), ("line", 3), ("step", 4)]
+    expected += [("validation", 4), ("saved", 4), ("step", 5), ("step", 6), ("line", 6), ("saved", 6)]
+    assert remote.told == expected
+    fit(again, data, tmp_path)
+    assert again.calls == 6
+
+
+def test_bfloat16_is_what_the_network_computes_in(data: str, tmp_path: Path) -> None:
+    kinds: set[torch.dtype] = set()
+
+    class Watched(LineTask):
+        def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+            self.model.last.register_forward_hook(lambda module, given, output: kinds.add(output.dtype))
+            return super().loss(batch, generator)
+
+    task = Watched()
+    network = fit(task, data, tmp_path, SETTINGS.model_copy(update={"precision": "bfloat16", "steps": 2}))
+    assert torch.bfloat16 in kinds
+    assert network is not None
+    assert {part.dtype for part in network.state_dict().values()} == {torch.float32}
+
+
+def test_neither_ray_nor_pyav_nor_mediapipe_is_needed() -> None:
+    program = (
+        "import sys\n"
+        "for name in ('ray', 'av', 'mediapipe', 'faster_whisper'): sys.modules[name] = None\n"
+        "import dreamhead.training.stage, dreamhead.training.assembly\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
