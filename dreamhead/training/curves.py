@@ -29,5 +29,5 @@ def plot(panels: Mapping[str, Curves], along: str, value: str) -> NDArray[np.uin
         axes.legend(fontsize=7, loc="upper right", frameon=False)
     figure.supxlabel(along, fontsize=8)
     figure.supylabel(value, fontsize=8)
-    canvas.draw()
-    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])  # type: ignore[no-untyped-call]

@@ -174,7 +174,7 @@ class ImageTask:
         frames = [frame, *chosen.tolist()]
         pictures = [_picture(zoomed(face.clip.crop(number), way), changes, mirrored) for number in frames]
         landmarks = [_points(apply_transform(way, face.landmarks[number]), mirrored, size) for number in frames]
-        mask = zoomed(np.round(face.mask(frame) * 255).astype(np.uint8), way).astype(np.float32) / 255
+        mask = zoomed(np.round(face.mask(frame) * 255).astype(np.uint8), way).astype(np.float32) / np.float32(255)
         if mirrored:
             mask = np.ascontiguousarray(mask[:, ::-1])
         references = [Reference(*pair) for pair in zip(pictures[1:], landmarks[1:], strict=True)]

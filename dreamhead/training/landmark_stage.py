@@ -104,12 +104,12 @@ class LandmarkTask:
         speech = speech * (1 + change.speech_gain * generator.standard_normal())
         speech += change.speech_noise * generator.standard_normal(speech.shape)
         speech[~inside] = 0
-        residual = motion.at(times_s * variant.speed) * (1 + change.motion_gain * generator.standard_normal())
-        neutral = motion.neutral
+        gain = np.float32(1 + change.motion_gain * generator.standard_normal())
+        residual, neutral = motion.at(times_s * variant.speed) * gain, motion.neutral
         if generator.random() < change.flip:
             residual, neutral = mirror_lower(residual), mirror(neutral)
-        resting = neutral[topology.lower_face()]
-        resting = resting + change.neutral_noise * generator.standard_normal(resting.shape)
+        noise = change.neutral_noise * generator.standard_normal((len(topology.lower_face()), 3))
+        resting = neutral[topology.lower_face()] + noise
         keep = generator.random() >= change.speech_dropout
         parts = {"residual": residual, "speech": speech, "neutral": resting, "keep": np.array(keep)}
         return {name: np.asarray(part, np.float32) for name, part in parts.items()}
