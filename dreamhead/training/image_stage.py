@@ -189,8 +189,8 @@ class ImageTask:
         target, warped = batch["target"][some], batch["warped"][some]
         pixels = batch["mask"][some] + MOUTH_WEIGHT * batch["mouth"][some]
         decoded = self._autoencoder.decode(painted[some]).float()
-        # What is seen in the end decides over both, the painting and where to trust it.
-        mixed = warped + trust(logit[some]) * (decoded - warped)
+        # Where to trust the painting is learnt from pixels, with the painting itself held fixed.
+        mixed = warped + trust(logit[some]) * (decoded.detach() - warped)
         mixing = ((mixed - target).square() * pixels).mean()
         pixel = ((decoded - target).abs() * pixels).mean()
         parts = {"latent": latent, "pixel": pixel, "trust": TRUST_WEIGHT * mixing}
