@@ -86,7 +86,9 @@ def load(uri: str) -> SyncNet:
     missing = [name for name in ("forward_aud", "forward_lip") if not hasattr(network, name)]
     if missing:
         raise CheckpointError(f"{uri}: the TorchScript module has no {', '.join(missing)}")
-    return network.eval().requires_grad_(False)
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    return network.eval()
 
 
 def _is_scripted(data: bytes) -> bool:

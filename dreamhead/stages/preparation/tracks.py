@@ -143,6 +143,7 @@ def _stretches(shot: ShotAnalysis) -> list[tuple[int, int, str]]:
 
 def _cut(start: int, stop: int, most: float) -> list[tuple[int, int]]:
     """Into as few pieces of equal length as have at most so many frames each."""
-    pieces = math.ceil((stop - start) / max(math.floor(most), 1))
+    # Frame times are rounded: what is 250 frames must not be cut for being 249.99.
+    pieces = math.ceil((stop - start) / max(math.floor(most + 0.05), 1))
     bounds = [start + round(number * (stop - start) / pieces) for number in range(pieces + 1)]
     return list(itertools.pairwise(bounds))
