@@ -1,6 +1,7 @@
 """The training command: one stage or all three, in this process or on Ray; a checkpoint directory at the end."""
 
 import argparse
+import math
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -60,7 +61,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace, console: Console) -> None:
     request = _request(arguments)
-    storage.check_writable(request.run_uri)
     stages = [arguments.stage] if arguments.stage != ALL else [s for s in STAGES if _is_wanted(s, request)]
     for stage in stages:
         _train(plan(request, stage), console)
@@ -102,7 +102,7 @@ def _train(planned: Plan, console: Console) -> None:
             with _asked_to_stop() as stop:
                 train_stage(planned, _device(workers), _Here(progress, stop))
             return
-        with ray_with_cpus(int(-(-workers.least * workers.cpus_per_worker // 1))):
+        with ray_with_cpus(math.ceil(workers.least * workers.cpus_per_worker)):
             train_on_ray(planned, progress)
 
 

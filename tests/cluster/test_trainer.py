@@ -116,7 +116,7 @@ def worker_pids() -> list[int]:
 
 @pytest.mark.ray
 # Ray's own: every trainer carries settings of Ray Data, and reading them back touches what Ray will drop.
-@pytest.mark.filterwarnings("ignore:`use_push_based_shuffle` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.use_:DeprecationWarning")
 @pytest.mark.usefixtures("ray_session")
 def test_a_killed_worker_changes_nothing(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Begun in one process, gone on with by the command with two workers, one of which is killed, against two alone."""
@@ -128,9 +128,11 @@ def test_a_killed_worker_changes_nothing(begun: Path, monkeypatch: pytest.Monkey
     killer = threading.Thread(target=kill_a_worker, args=(folder, killed, over))
     killer.start()
     command = ["--stage", LANDMARKS, "--data", "data", "--config", str(CONFIG), "--name", "toy", "--storage", "runs"]
-    status = train.main([*command, "--num-workers", "2"])
-    over.set()
-    killer.join()
+    try:
+        status = train.main([*command, "--num-workers", "2"])
+    finally:
+        over.set()
+        killer.join()
     assert status == train.SUCCEEDED
     assert len(killed) == 1
     assert len((begun / "runs" / "toy" / LANDMARKS / "restarts.jsonl").read_text().splitlines()) == 1

@@ -1,4 +1,4 @@
-"""Two processes learn together: by copies or by pieces the same, and after an interruption as if there had been none."""
+"""Two processes learn together: by copies or by pieces the same, and an interruption changes nothing."""
 
 from pathlib import Path
 

@@ -46,7 +46,7 @@ def test_an_autoencoder_may_move_but_not_change(tmp_path: Path) -> None:
     source = {"kind": "run", "uri": "/here", "digest": "1"}
     folder.begin(record() | {"autoencoder": source})
     folder.begin(record() | {"autoencoder": source | {"uri": "/there"}})
-    with pytest.raises(TrainingError, match="autoencoder.digest: the run has '1', now it is '2'"):
+    with pytest.raises(TrainingError, match=r"autoencoder\.digest: the run has '1', now it is '2'"):
         folder.begin(record() | {"autoencoder": source | {"digest": "2"}})
 
 

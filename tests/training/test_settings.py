@@ -31,7 +31,7 @@ def test_every_worker_needs_an_example_for_each_part() -> None:
     loop = {"steps": 5, "batch_size": 16, "accumulate": 4}
     fits = parse({"autoencoder": {"loop": loop}, "workers": {"num_workers": [1, 4]}}, TrainingSettings, "here")
     assert fits.workers.most * fits.autoencoder.loop.accumulate == fits.autoencoder.loop.batch_size
-    with pytest.raises(ConfigError, match="autoencoder.loop.batch_size 16 is below workers x accumulate, 20"):
+    with pytest.raises(ConfigError, match=r"autoencoder\.loop\.batch_size 16 is below workers x accumulate, 20"):
         parse({"autoencoder": {"loop": loop}, "workers": {"num_workers": [1, 5]}}, TrainingSettings, "here")
 
 
