@@ -48,6 +48,10 @@ class AnalyseSpan:
         except DreamheadError as error:
             yield _failed(span, error)
 
+    def close(self) -> None:
+        """Free the detector; one that is left to Python's collector can wait for ever for a thread of its own."""
+        self._analyser.close()
+
     def _analyse(self, span: Span) -> Iterator[Chunk]:
         source = open_source(span.job)
         shots = self._work.shots(span.job, span.start, span.stop)
