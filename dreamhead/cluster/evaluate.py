@@ -134,4 +134,5 @@ def _result(evaluation: Evaluation, summary: Summary, output_uri: str) -> str:
     errors = sum(bool(verdict.error) for verdict in evaluation.verdicts)
     told = f", {errors} conditions failed" if errors else ""
     told += f", {evaluation.unfinished} not judged yet" if evaluation.unfinished else ""
-    return f"{met} of {len(judged)} targets met{told}; see {storage.join(output_uri, 'report.html')}"
+    reached = f"{met} of {len(judged)} targets met" if judged else "no target measured"
+    return f"{reached}{told}; see {storage.join(output_uri, 'report.html')}"

@@ -2,15 +2,18 @@
 
 import atexit
 import math
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
+import torch
 from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy, DataContext
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
+from dreamhead.cluster.actors import CUDA_LOST
 from dreamhead.cluster.flow import RUNTIME_ENV, data_context
 from dreamhead.cluster.pools import Node
 from dreamhead.config import PoolSettings
@@ -34,7 +37,10 @@ class JudgeConditions:
 
     def __call__(self, batch: Batch) -> Iterator[dict[str, list[str]]]:
         for text in batch["task"]:
-            yield {"verdict": [self._judge(Task.from_json(str(text))).to_json()]}
+            try:
+                yield {"verdict": [self._judge(Task.from_json(str(text))).to_json()]}
+            except torch.AcceleratorError:
+                os._exit(CUDA_LOST)
 
 
 def judge_all(

@@ -50,6 +50,10 @@ class LoadedStages:
             shots += [load_shot(self.work.shot_uri(job, start, stop)) for start, stop in bounds]
         return shots
 
+    def close(self) -> None:
+        """Free the detector."""
+        self._analyse.close()
+
     def _chunks(self, span: Span) -> Iterator[Chunk]:
         for chunk in self._analyse(span):
             if chunk.error:

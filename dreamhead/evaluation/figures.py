@@ -16,7 +16,9 @@ class Figure:
         """How the value is written; a dash where there is none."""
         if value is None:
             return "–"
-        return f"{100 * value:.{self.digits}f} %" if self.percent else f"{value:.{self.digits}f}"
+        # Adding zero turns the zero below zero into plain zero.
+        rounded = round(100 * value if self.percent else value, self.digits) + 0.0
+        return f"{rounded:.{self.digits}f}{' %' if self.percent else ''}"
 
 
 FIGURES: dict[str, Figure] = {

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dreamhead import storage
 from dreamhead.checkpoint import Checkpoint
-from dreamhead.errors import DreamheadError
+from dreamhead.errors import DreamheadError, InputError
 from dreamhead.evaluation.conditions import HAS_TRUTH, ConditionMaker, Take
 from dreamhead.evaluation.dubbing import LoadedStages
 from dreamhead.evaluation.figures import FIGURES
@@ -66,7 +66,8 @@ class ConditionJudge:
             return failed(task, describe(error))
 
     def close(self) -> None:
-        """Free the detector."""
+        """Free the detectors."""
+        self._stages.close()
         self._analyser.close()
 
     def _prepare(self, clip: JudgedClip) -> JudgedSource:
@@ -86,11 +87,19 @@ class ConditionJudge:
             return {}
         return self._lipsync(take, landmarks, heard)
 
+    def _other(self, task: Task) -> JudgedSource | None:
+        if task.condition != "cross" or task.other is None:
+            return None
+        try:
+            return self._source(task.other)
+        except InputError as error:
+            raise InputError(f"clip {task.other.clip_id}, whose speech it should take: {error}") from error
+
     def _judged(self, task: Task) -> Verdict:
         seconds: dict[str, float] = {}
         with _timed(seconds, "prepare"):
             source = self._source(task.clip)
-            other = self._source(task.other) if task.condition == "cross" and task.other else None
+            other = self._other(task)
         with _timed(seconds, "make"):
             take = self._make(task, source, other)
         with _timed(seconds, "measure"):
@@ -114,6 +123,7 @@ class ConditionJudge:
             clip_id=task.clip.clip_id,
             speaker=task.clip.speaker,
             condition=task.condition,
+            speech_lag_s=task.clip.speech_lag_s,
             figures=known,
             missing=missing,
             curves=_curves(source, motion),

@@ -51,6 +51,8 @@ class Verdict:
     clip_id: str
     speaker: str
     condition: ConditionName
+    speech_lag_s: float = 0.0
+    """Seconds by which the recording's sound came late, and was moved before it was used."""
     error: str = ""
     """Empty when all went well, else `ErrorType: message`."""
     figures: dict[str, float] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 import pyarrow as pa
 import pyarrow.parquet as pq
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from dreamhead import __version__, storage
 from dreamhead.evaluation.curves import curves_svg
@@ -100,10 +100,10 @@ def write_markdown(evaluation: Evaluation, path: Path, with_pictures: bool) -> N
     path.write_text(text, encoding="utf-8")
 
 
-def spread_text(figure: Figure, spread: Spread | None, reason: str = "") -> str:
+def spread_text(figure: Figure, spread: Spread | None) -> str:
     """`0.74 ± 0.05 (0.61 to 0.80)`; one clip has no spread."""
     if spread is None:
-        return reason or "–"
+        return "–"
     if spread.count == 1:
         return figure.text(spread.mean)
     least, most = figure.text(spread.least), figure.text(spread.most)
@@ -119,7 +119,8 @@ def _render(template: str, evaluation: Evaluation, summary: Summary, **more: Any
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals.update(spread_text=spread_text, zip=zip)
+    environment.globals.update(spread_text=spread_text)
+    environment.filters["coded"] = _coded
     return environment.get_template(template).render(
         version=__version__,
         settings=evaluation.settings,
@@ -135,6 +136,14 @@ def _render(template: str, evaluation: Evaluation, summary: Summary, **more: Any
         how_to_give=HOW_TO_GIVE,
         **more,
     )
+
+
+def _coded(text: str) -> Markup:
+    """HTML of a text whose names stand between backticks, as in Markdown."""
+    parts = [
+        Markup("<code>{}</code>").format(part) if odd % 2 else escape(part) for odd, part in enumerate(text.split("`"))
+    ]
+    return Markup("").join(parts)
 
 
 def _measured(summary: Summary, names: Sequence[str]) -> list[str]:

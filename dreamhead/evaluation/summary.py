@@ -82,6 +82,11 @@ class ClipSummary:
     checks: list[Check]
 
     @property
+    def speech_lag_s(self) -> float:
+        """Seconds by which the recording's sound came late, and was moved."""
+        return max((verdict.speech_lag_s for verdict in self.verdicts.values()), key=abs, default=0.0)
+
+    @property
     def errors(self) -> list[tuple[str, list[ConditionName]]]:
         """What failed and in which conditions."""
         found: dict[str, list[ConditionName]] = {}
@@ -91,11 +96,12 @@ class ClipSummary:
         return list(found.items())
 
     @property
-    def badness(self) -> tuple[bool, int, float]:
+    def badness(self) -> tuple[int, int, float]:
         """What clips are sorted by: failures, then targets missed, then how little our lips go with the true ones."""
         own = self.verdicts.get("self")
         correlation = own.figures.get("correlation_best", -1.0) if own else -1.0
-        return bool(self.errors), sum(check.met is False for check in self.checks), -correlation
+        failures = sum(bool(verdict.error) for verdict in self.verdicts.values())
+        return failures, sum(check.met is False for check in self.checks), -correlation
 
 
 @dataclass(frozen=True)

@@ -93,8 +93,8 @@ def test_speech_is_shifted_silenced_and_borrowed(judged: Judged, speaking_clip: 
 
 def test_a_recordings_lag_is_taken_out(judged: Judged, speaking_clip: JudgedClip) -> None:
     verdict = judged("self", clip=replace(speaking_clip, clip_id="lag", speech_lag_s=0.2))
-    own, heard = read_speech(speaking_clip.audio_uri, 0, 1.2), read_speech(verdict.video_uri, 0, 1.0)
-    assert np.corrcoef(heard, own[3200:])[0, 1] > 0.98
+    own, heard = read_speech(speaking_clip.audio_uri, 0.2, 1.1), read_speech(verdict.video_uri, 0, 0.9)
+    assert np.corrcoef(heard, own)[0, 1] > 0.97
 
 
 def test_a_long_clip_is_cut(judge: ConditionJudge, speaking_clip: JudgedClip, tmp_path: Path, weights: str) -> None:

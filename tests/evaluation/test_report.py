@@ -44,6 +44,7 @@ def verdicts_of(folder: Path, clip_id: str, own: dict[str, float], painted_db: f
             figures=values,
             missing={"identity": "weights not given: judges.recognition"},
             curves=curves,
+            speech_lag_s=0.12 if clip_id == "good" else 0.0,
             frames=4,
             frames_judged=4,
             moments=[0, 2],
@@ -106,7 +107,9 @@ def test_the_page_tells_it(evaluation: Evaluation, tmp_path: Path) -> None:
     places = [page.index(f'<section class="clip" id="{name}">') for name in ("bad", "fair", "good")]
     assert places == sorted(places)
     assert "MediaError: bad.mp4: &lt;cut&gt; short" in page
-    assert "0.73 ± 0.12 (0.61 to 0.85)" in page
+    assert "0.73<small>± 0.12</small><small>0.61 to 0.85</small>" in page
+    assert "In the recording the sound comes 120 ms late" in page
+    assert "<code>judges.recognition</code>" in page
     assert page.count("not met</span>") == 1
     assert "✗ own speech: jitter against the real mouth: 0.70" in page
     assert "weights not given: judges.inception" in page
