@@ -67,6 +67,7 @@ def dub(
     """Dub one video in this process, without Ray."""
     from dreamhead.cluster.manifest import job_from_row
     from dreamhead.stages.dub import dub as dub_job
+    from dreamhead.stages.dub import fitted
 
     settings = load_yaml(config, DubSettings) if config else DubSettings()
     row = {"video_uri": video, "audio_uri": audio, "output_uri": output, "seed": seed, "face": face}
@@ -81,7 +82,7 @@ def dub(
         checkpoint_uri = storage.resolve(checkpoint, ".") if checkpoint else ""
         result = dub_job(
             job,
-            settings,
+            fitted(settings, checkpoint_uri),
             checkpoint_uri,
             work_uri,
             lambda done, frames: progress.update(task, completed=done, total=frames),

@@ -16,6 +16,7 @@ from dreamhead.cluster.session import ray_session
 from dreamhead.cluster.table import ResultsTable
 from dreamhead.config import DubSettings, load_yaml
 from dreamhead.errors import DreamheadError, ManifestError
+from dreamhead.stages.dub import fitted
 
 SUCCEEDED, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses."""
@@ -52,6 +53,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     work_uri = _absolute(arguments.work) if arguments.work else storage.join(_beside(manifest), "dreamhead-work")
     results_uri = _results_uri(_absolute(arguments.results) if arguments.results else _beside(manifest))
     checkpoint_uri = _absolute(arguments.checkpoint) if arguments.checkpoint else ""
+    settings = fitted(settings, checkpoint_uri)
     if arguments.dry_run:
         return _dry_run(settings, manifest, work_uri, results_uri)
     table = ResultsTable(results_uri)

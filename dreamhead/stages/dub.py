@@ -44,6 +44,14 @@ def dub(
     return finalize(prepared, chunks, work, digest)
 
 
+def fitted(settings: DubSettings, checkpoint_uri: str) -> DubSettings:
+    """The settings with the checkpoint's size of crop, unless they say one themselves; raises CheckpointError."""
+    if "crop_size" in settings.analysis.model_fields_set:
+        return settings
+    size = Checkpoint.load(checkpoint_uri).config.crop_size
+    return settings.model_copy(update={"analysis": settings.analysis.model_copy(update={"crop_size": size})})
+
+
 def open_work(settings: DubSettings, checkpoint_uri: str, work_uri: str) -> tuple[Work, str]:
     """The work directory for these settings, and the digest of the weights; raises CheckpointError, ConfigError."""
     check_preset(settings.output)

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from dreamhead import storage
+from dreamhead.config import DubSettings
 from dreamhead.errors import ClusterError, ConfigError, InputError, MediaError, StorageError
 from dreamhead.records import Chunk, Route, Segment
-from dreamhead.stages import analyse, render
+from dreamhead.stages import analyse, dub, render
 from dreamhead.stages.artefacts import load_arrays, load_json, save_json
 from dreamhead.stages.attempts import attempt
 from dreamhead.stages.prepare import prepare
+from tests.tiny import CROP_SIZE, tiny_checkpoint
 
 Studio = Any  # The fixture's own class; conftest modules can't be imported.
 
@@ -186,3 +188,10 @@ def test_prepare_refuses_in_words(studio: Studio) -> None:
     job = studio.job(studio.clip(10), studio.speech(1.0), on_longer_audio="error")
     with pytest.raises(InputError, match="set on_longer_audio to trim, freeze or pingpong"):
         prepare(job, studio.work())
+
+
+def test_the_crop_is_as_large_as_the_checkpoint_wants_unless_settings_say_otherwise(tmp_path: Path) -> None:
+    weights = str(tiny_checkpoint(tmp_path / "weights"))
+    assert dub.fitted(DubSettings(), weights).analysis.crop_size == CROP_SIZE
+    said = DubSettings.model_validate({"analysis": {"crop_size": 96}})
+    assert dub.fitted(said, weights) is said
