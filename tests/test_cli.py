@@ -16,6 +16,7 @@ from dreamhead.media.audio import write_wav
 from dreamhead.records import Job
 from dreamhead.stages import dub as dub_stage
 from dreamhead.stages import results
+from tests.tiny import CROP_SIZE, tiny_checkpoint
 
 
 @pytest.fixture
@@ -88,12 +89,14 @@ def test_a_dub_gets_what_was_asked(
     outcome = {"status": "succeeded", "frames": 25, "dubbed_frames": 20, "passed_through": {"NO_FACE": 5}}
     calls = stand_in(monkeypatch, **outcome, seconds={"render": 1.26, "analyse": 2}, warnings="")
     (files / "dub.yaml").write_text("render: {renderer: warp}\n")
+    tiny_checkpoint(files / "weights")
     more = ["--seed", "7", "--face", "point:3,4@0.5", "--on-longer-audio", "pingpong", "--config", "dub.yaml"]
     assert dub(*more, "--checkpoint", "weights") == 0
     ((job, settings, checkpoint, work),) = calls
     assert (job.seed, job.face, job.on_longer_audio) == (7, "point:3,4@0.5", "pingpong")
     assert (job.video_uri, job.output_uri) == (str(files / "face.png"), str(files / "out" / "dubbed.mp4"))
     assert settings.render.renderer == "warp"
+    assert settings.analysis.crop_size == CROP_SIZE
     assert (checkpoint, work) == (str(files / "weights"), str(files / "out" / "dreamhead-work"))
     assert capsys.readouterr().out.splitlines() == [
         str(files / "out" / "dubbed.mp4"),
