@@ -1,6 +1,7 @@
 """Follow a training that runs on other machines, by what it writes to storage."""
 
 import json
+import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from dreamhead.errors import StorageError
 from dreamhead.training.journal import read_log
 
 LOOK_EVERY_S = 2.0
+LONGEST_REASON = 200
+"""Characters; Ray's own advice is longer."""
 
 
 class RestartNotes(UserCallback):
@@ -55,9 +58,9 @@ def followed(uri: str, notes: RestartNotes, progress: TrainingProgress) -> Itera
 
 
 def last_line(error: Exception) -> str:
-    """What an error says in the end: those of workers begin with a traceback."""
+    """What an error says in the end, not too long: those of workers begin with a traceback."""
     lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__
+    return textwrap.shorten(lines[-1] if lines else type(error).__name__, LONGEST_REASON, placeholder=" ...")
 
 
 class _Told:

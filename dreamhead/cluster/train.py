@@ -22,7 +22,7 @@ from dreamhead.errors import ConfigError, DreamheadError
 from dreamhead.training.assembly import assemble
 from dreamhead.training.loop import Watcher
 from dreamhead.training.networks import BASE
-from dreamhead.training.plan import Plan, Request, plan
+from dreamhead.training.plan import Plan, Request, plan, plan_ahead
 from dreamhead.training.settings import AUTOENCODER, STAGES, TrainingSettings, WorkersSettings
 from dreamhead.training.stage import train_stage
 
@@ -62,8 +62,9 @@ def _parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace, console: Console) -> None:
     request = _request(arguments)
     stages = [arguments.stage] if arguments.stage != ALL else [s for s in STAGES if _is_wanted(s, request)]
+    ahead = plan_ahead(request, stages)
     for stage in stages:
-        _train(plan(request, stage), console)
+        _train(ahead.get(stage) or plan(request, stage), console)
     if uri := assemble(request):
         console.print(f"checkpoint: {uri}", markup=False, highlight=False, soft_wrap=True)
 

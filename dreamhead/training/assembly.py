@@ -31,6 +31,7 @@ def assemble(request: Request) -> str:
     autoencoder: Any = networks.load_autoencoder(_source(request))
     if isinstance(autoencoder, LibraryAutoencoder):
         autoencoder = autoencoder.autoencoder
+    autoencoder = networks.without_origin(autoencoder)
     config = CheckpointConfig(
         speech_encoder=request.settings.speech_encoder,
         crop_size=request.settings.crop_size,

@@ -64,7 +64,7 @@ def checkpoint_network(name: str, stage: str) -> ModelMixin:
             f"{name}: its autoencoder is a {opened.config.autoencoder}, which can't be trained here; "
             f"allowed: {FaceAutoencoder.__name__}; --autoencoder {name} uses it as it is"
         )
-    return found.train().requires_grad_(True)
+    return without_origin(found).train().requires_grad_(True)
 
 
 def fresh_network(settings: TrainingSettings, stage: str) -> ModelMixin:
@@ -125,9 +125,17 @@ def read_network(uri: str, kind: type[ModelMixin]) -> ModelMixin:
         for file in storage.list_files(uri):
             storage.fetch(file, Path(folder) / file.rpartition("/")[2])
         try:
-            return kind.from_pretrained(folder, low_cpu_mem_usage=False)
+            return without_origin(kind.from_pretrained(folder, low_cpu_mem_usage=False))
         except (OSError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{uri}: can't load {kind.__name__}: {error}") from error
+
+
+def without_origin(network: ModelMixin) -> ModelMixin:
+    """The same network, but for the path that it was read from, which diffusers would save with it."""
+    config = {key: value for key, value in network.config.items() if not key.startswith("_")}
+    renewed = type(network).from_config(config)
+    renewed.load_state_dict(network.state_dict())
+    return renewed
 
 
 def _sizes(model: Section, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dreamhead.training.loop import Clips
 from dreamhead.training.networks import AutoencoderSource
 from dreamhead.training.parallel import Crew
 from dreamhead.training.runs import RunFolder
-from dreamhead.training.settings import AUTOENCODER, IMAGE, TrainingSettings
+from dreamhead.training.settings import AUTOENCODER, IMAGE, LANDMARKS, TrainingSettings
 from dreamhead.training.task import Task
 from dreamhead.training.tasks import build_task
 
@@ -71,8 +71,10 @@ def plan(request: Request, stage: str) -> Plan:
     settings = request.settings
     if request.init_from:
         _check_checkpoint(settings, request.init_from)
-        network = networks.checkpoint_network(request.init_from, stage)
-        settings = networks.adopt_sizes(settings, stage, network, request.init_from)
+        # The first stage's sizes say what speech the data must hold, whatever is trained.
+        for its in {stage, LANDMARKS}:
+            network = networks.checkpoint_network(request.init_from, its)
+            settings = networks.adopt_sizes(settings, its, network, request.init_from)
     source = _autoencoder_source(request) if stage == IMAGE else None
     if source is not None:
         _check_latents(settings, source)
@@ -88,6 +90,21 @@ def plan(request: Request, stage: str) -> Plan:
     )
     _begin(found, request.data_uri)
     return found
+
+
+def plan_ahead(request: Request, stages: Sequence[str]) -> dict[str, Plan]:
+    """Plans of all stages that can be planned now: all but one that waits for an autoencoder still to be trained.
+
+    Raises as `plan`, and ConfigError where that autoencoder's latents won't fit.
+    """
+    plans: dict[str, Plan] = {}
+    for stage in stages:
+        trained_before = plans.get(AUTOENCODER)
+        if stage != IMAGE or trained_before is None or trained_before.is_done:
+            plans[stage] = plan(request, stage)
+        elif not request.init_from:
+            _check_channels(request.settings, request.settings.autoencoder.model.latent_channels, "the settings'")
+    return plans
 
 
 def _begin(plan: Plan, data_uri: str) -> None:
@@ -129,11 +146,14 @@ def _autoencoder_source(request: Request) -> AutoencoderSource:
 
 
 def _check_latents(settings: TrainingSettings, source: AutoencoderSource) -> None:
+    _check_channels(settings, networks.latent_channels(networks.load_autoencoder(source)), f"that of {source.uri}")
+
+
+def _check_channels(settings: TrainingSettings, found: int, whose: str) -> None:
     wanted = settings.landmark_to_image.model.latent_channels
-    found = networks.latent_channels(networks.load_autoencoder(source))
     if wanted != found:
         raise ConfigError(
-            f"{IMAGE}.model.latent_channels: the settings say {wanted}, the autoencoder of {source.uri} has {found}"
+            f"{IMAGE}.model.latent_channels: the settings say {wanted}, the autoencoder, {whose}, has {found}"
         )
 
 

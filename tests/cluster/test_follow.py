@@ -49,3 +49,4 @@ def test_lines_and_restarts_are_told_once(tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_last_line_of_an_error() -> None:
     assert last_line(ValueError("first\nsecond\n")) == "second"
     assert last_line(ValueError()) == "ValueError"
+    assert last_line(ValueError("word " * 100)) == "word " * 39 + "..."

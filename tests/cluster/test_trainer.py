@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 from dreamhead.cluster import train
 from dreamhead.cluster.pools import Node
@@ -118,7 +117,9 @@ def worker_pids() -> list[int]:
 # Ray's own: every trainer carries settings of Ray Data, and reading them back touches what Ray will drop.
 @pytest.mark.filterwarnings("ignore:.use_:DeprecationWarning")
 @pytest.mark.usefixtures("ray_session")
-def test_a_killed_worker_changes_nothing(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_worker_changes_nothing(
+    begun: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Begun in one process, gone on with by the command with two workers, one of which is killed, against two alone."""
     shutil.copytree(begun / "runs", begun / "alone")
     run_pair(go_on, begun)
@@ -146,6 +147,6 @@ def test_a_killed_worker_changes_nothing(begun: Path, monkeypatch: pytest.Monkey
     losses = [[line["loss"] for line in log if "loss" in line] for log in (lines, others)]
     np.testing.assert_allclose(*losses, rtol=1e-4)
     assert folder.finished() is not None
-    console = Console(force_terminal=False, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
-    train._train(planned(begun, "runs"), console)
-    assert console.export_text() == "audio_to_landmark: all 60 steps are done\n"
+    capsys.readouterr()
+    assert train.main([*command, "--num-workers", "2"]) == train.SUCCEEDED
+    assert capsys.readouterr().err == "audio_to_landmark: all 60 steps are done\n"

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from dreamhead.config import load_yaml, parse
 from dreamhead.errors import CheckpointError, ConfigError, InputError, TrainingError
+from dreamhead.training import networks
 from dreamhead.training.dataset import write_clips
-from dreamhead.training.plan import Request, plan
+from dreamhead.training.plan import Request, plan, plan_ahead
 from dreamhead.training.runs import RunFolder
-from dreamhead.training.settings import AUTOENCODER, IMAGE, LANDMARKS, TrainingSettings
+from dreamhead.training.settings import AUTOENCODER, IMAGE, LANDMARKS, STAGES, TrainingSettings
 from tests import tiny
 from tests.training.lines import bare_row
 
@@ -99,8 +101,9 @@ def test_clips_without_use_are_told_from_none(tmp_path: Path) -> None:
 
 def test_changed_settings_need_another_name(tmp_path: Path) -> None:
     plan(request(tmp_path), LANDMARKS)
-    other = settings(audio_to_landmark={"loop": {"steps": 60, "seed": 4}})
-    with pytest.raises(TrainingError, match=r"a run of this name is there, with other settings: settings\.model"):
+    same = load_yaml(CONFIG, TrainingSettings).audio_to_landmark.model_dump(exclude_unset=True)
+    other = settings(audio_to_landmark={**same, "loop": {**same["loop"], "seed": 4}})
+    with pytest.raises(TrainingError, match=r"with other settings: settings\.loop\.seed: the run has 0, now it is 4"):
         plan(request(tmp_path, settings=other), LANDMARKS)
     with pytest.raises(TrainingError, match="clips: the run has"):
         plan(request(tmp_path, {"train": [bare_row("c", 80, **FITS)]}), LANDMARKS)
@@ -123,8 +126,28 @@ def test_the_autoencoder_must_have_as_many_channels(tmp_path: Path, checkpoint: 
     with pytest.raises(ConfigError) as caught:
         plan(request(tmp_path, settings=wide, autoencoder=checkpoint), IMAGE)
     assert str(caught.value) == (
-        f"landmark_to_image.model.latent_channels: the settings say 6, the autoencoder of {checkpoint} has 4"
+        f"landmark_to_image.model.latent_channels: the settings say 6, the autoencoder, that of {checkpoint}, has 4"
     )
+    with pytest.raises(ConfigError, match="the settings say 6, the autoencoder, the settings', has 4"):
+        plan_ahead(request(tmp_path, settings=wide), STAGES)
+
+
+def test_all_that_can_be_known_is_checked_before_the_first_stage(tmp_path: Path, checkpoint: str) -> None:
+    assert list(plan_ahead(request(tmp_path / "fresh"), STAGES)) == [AUTOENCODER, LANDMARKS]
+    given = plan_ahead(request(tmp_path / "given", autoencoder=checkpoint), (LANDMARKS, IMAGE))
+    assert list(given) == [LANDMARKS, IMAGE]
+    mute = {"train": [bare_row("mute", 80, **{**FITS, "spoken": False})]}
+    with pytest.raises(InputError, match="none of its 1 clips can be used for audio_to_landmark"):
+        plan_ahead(request(tmp_path / "mute", mute), STAGES)
+
+
+def test_the_path_of_a_checkpoint_is_not_carried_on(checkpoint: str) -> None:
+    network = networks.checkpoint_network(checkpoint, IMAGE)
+    assert "_name_or_path" not in network.config
+    opened = networks.open_checkpoint(checkpoint).latent_denoiser(networks.CPU)
+    assert str(opened.config["_name_or_path"]).startswith(checkpoint)
+    for name, part in opened.state_dict().items():
+        assert torch.equal(part, network.state_dict()[name])
 
 
 def test_a_checkpoint_brings_its_sizes(tmp_path: Path, checkpoint: str) -> None:
