@@ -1,7 +1,7 @@
 """The evaluation command on Ray: a report with a bad clip in it, resume, an end by hand, pools."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from dreamhead.cluster.evaluation import plan_pool
 from dreamhead.cluster.pools import Node
 from dreamhead.config import PoolSettings
 from dreamhead.errors import ClusterError
+from dreamhead.evaluation.records import Task, Verdict
 from dreamhead.evaluation.settings import EvaluationSettings
 from tests.evaluation.conftest import SETTINGS
 from tests.tiny import tiny_checkpoint
@@ -60,7 +61,7 @@ def bench(
 
 
 def test_a_report_of_a_good_and_a_bad_clip_and_nothing_is_judged_twice(
-    bench: Bench, ray_session: None, capsys: pytest.CaptureFixture[str]
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, ray_session: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = {"conditions": ["real", "silent", "warp"]}
     assert bench.run("--markdown", str(bench.folder / "docs" / "e.md"), **few) == evaluate.SOME_FAILED
@@ -77,17 +78,26 @@ def test_a_report_of_a_good_and_a_bad_clip_and_nothing_is_judged_twice(
     assert (bench.folder / "docs" / "e" / "clip-self.jpg").exists() is False
     assert "gone failed (real, silent, warp): MediaError" in (bench.folder / "docs" / "e.md").read_text()
 
-    video = bench.output / "videos" / "clip" / "warp.mp4"
-    written = video.stat().st_mtime_ns
-    assert bench.run(**few) == evaluate.SOME_FAILED
+    asked = given(monkeypatch)
+    bench.run(**few)
+    assert [task.clip.clip_id for task in asked] == ["gone"] * 3
     assert "6 conditions in all: 3 to judge, 3 are there" in capsys.readouterr().err
-    # Another measure judges again; what was made stays.
-    assert bench.run(**few, shut_share=0.5) == evaluate.SOME_FAILED
-    assert "6 to judge, 0 are there" in capsys.readouterr().err
-    assert video.stat().st_mtime_ns == written
-    # Another target only reads the verdicts differently.
-    bench.run(**few, shut_share=0.5, targets={"shut": 0.1})
-    assert "3 to judge, 3 are there" in capsys.readouterr().err
+    # Another measure judges again, another target only reads the verdicts differently.
+    assert len(given(monkeypatch, lambda: bench.run(**few, shut_share=0.5))) == 6
+    assert len(given(monkeypatch, lambda: bench.run(**few, targets={"shut": 0.1}))) == 3
+
+
+def given(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object] = lambda: None) -> list[Task]:
+    """The tasks that runs from now on would give to Ray."""
+    asked: list[Task] = []
+
+    def judge_all(tasks: Sequence[Task], *more: Any) -> list[Verdict]:
+        asked.extend(tasks)
+        return []
+
+    monkeypatch.setattr(evaluate, "judge_all", judge_all)
+    run()
+    return asked
 
 
 def test_an_end_by_hand_leaves_what_was_judged(
