@@ -107,11 +107,6 @@ def test_videos_become_shards_and_are_not_done_again(
     assert "copy.mp4: its content is that of " in said
     assert room.shards() == written
 
-    # Another split is another folder; the shard of the old one goes.
-    assert room.run("--validation-speakers", "anna") == prepare.SOME_FAILED
-    assert "2 of 3 sources to prepare" in capsys.readouterr().err
-    assert [name.partition("-")[0] for name in sorted(room.shards())] == ["train/bert", "validation/anna"]
-
 
 def test_a_dry_run_shows_settings_and_sources(room: Room, capsys: pytest.CaptureFixture[str]) -> None:
     assert room.run("--dry-run", "--speech-encoder", "hubert_base") == prepare.ALL_PREPARED
