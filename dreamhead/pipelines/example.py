@@ -93,8 +93,6 @@ def merge(pictures: Sequence[Pixels]) -> Picture:
     The mean is nearer to the truth, since errors of several landmarks cancel, but a mean of details is a blur.
     """
     first = pictures[0].astype(np.float32)
-    if len(pictures) == 1:
-        return np.asarray(pictures[0], np.uint8)
     difference = np.mean([picture.astype(np.float32) for picture in pictures], axis=0) - first
     coarse = cv2.GaussianBlur(difference, (0, 0), len(first) * DETAIL_SIGMA)
     return np.asarray(np.clip(np.rint(first + coarse), 0, 255), np.uint8)

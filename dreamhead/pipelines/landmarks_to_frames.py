@@ -5,6 +5,7 @@ mouth, comes from the frames of the same shot whose mouths were nearest, moved l
 paints what no warp can, and says where its painting is better than the warped pixels, which stay everywhere else.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -24,15 +25,19 @@ from dreamhead.faces import geometry, topology
 from dreamhead.faces.crop import Moved, apply_transform, extract, paste, pose_mask
 from dreamhead.faces.geometry import Pose
 from dreamhead.faces.reference import choose_references
-from dreamhead.faces.warp import displacement, warp
+from dreamhead.faces.warp import STRETCH_LIMIT, displacement, warp
 from dreamhead.models.latent_denoiser import FACTOR, LatentDenoiser
-from dreamhead.pipelines.example import Example, Reference, make_example, painted_rows, tell, with_skin
+from dreamhead.pipelines.example import DETAIL_SIGMA, Example, Reference, make_example, painted_rows, tell, with_skin
 from dreamhead.records import ShotAnalysis
 
 START = 0.6
 """Share of the noise schedule that sampling starts from: the warped reference is already near."""
 CAUTION = 2.0
 """Logits are lowered by this: a network that hasn't learnt anything is trusted little."""
+TORN = 0.5, 1.5
+"""log2 of the stretch up to which a warp's details are kept, and from which the painting's are taken."""
+STRETCH_CHANNEL = 6
+"""Of the guides."""
 
 Picture = NDArray[np.uint8]
 Floats = NDArray[np.floating[Any]]
@@ -143,11 +148,9 @@ class LandmarksToFrames:
         if self._settings.renderer == "warp":
             return warped
         with torch.autocast(self._model.device.type, torch.bfloat16, enabled=self._half):
-            painted, share = paint(
-                self._model, self._autoencoder, self._scheduler, examples, seed, self._settings.num_inference_steps
-            )
-        rows = painted_rows(self._size)
-        warped[:, rows] += share * (painted - warped[:, rows])
+            steps = self._settings.num_inference_steps
+            painted = paint(self._model, self._autoencoder, self._scheduler, examples, seed, steps)
+        warped[:, painted_rows(self._size)] = painted
         return warped
 
 
@@ -186,8 +189,8 @@ def use_bfloat16(precision: str, device: torch.device) -> bool:
 @torch.no_grad()
 def paint(
     model: LatentDenoiser, autoencoder: Any, scheduler: Any, examples: list[Example], seed: int, steps: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The painted rows of B crops (B, R, S, 3), 0 to 255, and the share (B, R, S, 1) by which to take them."""
+) -> NDArray[np.float32]:
+    """The painted rows of B crops (B, R, S, 3), 0 to 255."""
     told = tell(examples)
     warped, mask, guides = (part.to(model.device) for part in told)
     pictures = torch.cat([warped, hide(warped, mask)]).to(memory_format=torch.channels_last)
@@ -202,8 +205,40 @@ def paint(
 
     noise = keyed_noise(seed, [0], reference.shape[1:]).to(model.device).expand_as(reference)
     latents = sample(denoiser, scheduler, noise, steps, begin=reference, start=START)
-    pixels = (autoencoder.decode(latents).float().clamp(-1, 1) + 1) * 127.5
-    return _to_rows(pixels), _to_rows(trust(logits[-1].float()))
+    mixed = mix(warped, autoencoder.decode(latents).float().clamp(-1, 1), trust(logits[-1].float()), guides)
+    return np.ascontiguousarray(((mixed + 1) * 127.5).permute(0, 2, 3, 1).cpu().numpy(), np.float32)
+
+
+def mix(warped: Tensor, painted: Tensor, share: Tensor, guides: Tensor) -> Tensor:
+    """(B, 3, R, S) the painting where it is trusted, with the details of the warped pixels.
+
+    A network that minimises errors blurs what it isn't sure of, and of details nobody is. So only what is coarse comes
+    from it, but for where the warp was torn: there the warped details are no better.
+
+    Args:
+        warped: (B, 3, R, S) in -1..1.
+        painted: (B, 3, R, S) in -1..1.
+        share: (B, 1, R, S), see `trust`.
+        guides: (B, 8, R, S), see `Told`.
+    """
+    change = share * (painted - warped)
+    coarse = _blurred(change, change.shape[-1] * DETAIL_SIGMA)
+    stretch = guides[:, STRETCH_CHANNEL, None].abs() * STRETCH_LIMIT
+    torn = ((stretch - TORN[0]) / (TORN[1] - TORN[0])).clamp(0, 1)
+    mixed: Tensor = warped + coarse + torn * (change - coarse)
+    return mixed
+
+
+def _blurred(pictures: Tensor, sigma: float) -> Tensor:
+    """(B, C, R, S) after a Gaussian of `sigma` pixels."""
+    reach = max(1, math.ceil(3 * sigma))
+    place = torch.arange(-reach, reach + 1, device=pictures.device, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (place / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).to(pictures.dtype)
+    channels = pictures.shape[1]
+    padded = nn.functional.pad(pictures, (reach, reach, reach, reach), mode="replicate")
+    across = nn.functional.conv2d(padded, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+    return nn.functional.conv2d(across, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
 
 
 def hide(pixels: Tensor, mask: Tensor) -> Tensor:
@@ -216,8 +251,3 @@ def trust(logit: Tensor) -> Tensor:
     """(B, 1, r, s) logits -> (B, 1, 8 r, 8 s) share of the painting in the result."""
     share = torch.sigmoid(logit - CAUTION)
     return nn.functional.interpolate(share, scale_factor=float(FACTOR), mode="bilinear", align_corners=False)
-
-
-def _to_rows(pictures: Tensor) -> NDArray[np.float32]:
-    """(B, C, R, S) -> (B, R, S, C)."""
-    return np.ascontiguousarray(pictures.permute(0, 2, 3, 1).cpu().numpy(), np.float32)

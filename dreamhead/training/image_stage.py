@@ -19,7 +19,7 @@ from dreamhead.faces.reference import mouth_shape
 from dreamhead.models.latent_denoiser import LatentDenoiser
 from dreamhead.pipelines import example as told_examples
 from dreamhead.pipelines.example import Reference, make_example, painted_rows, tell
-from dreamhead.pipelines.landmarks_to_frames import START, hide, paint, trust
+from dreamhead.pipelines.landmarks_to_frames import START, hide, mix, paint, trust
 from dreamhead.training.augmentation import Change, blur, colour_change, flip_landmarks, zoom, zoomed
 from dreamhead.training.autoencoder_stage import to_pixels
 from dreamhead.training.dataset import Clip, ClipInfo
@@ -190,7 +190,7 @@ class ImageTask:
         pixels = batch["mask"][some] + MOUTH_WEIGHT * batch["mouth"][some]
         decoded = self._autoencoder.decode(painted[some]).float()
         # Where to trust the painting is learnt from pixels, with the painting itself held fixed.
-        mixed = warped + trust(logit[some]) * (decoded.detach() - warped)
+        mixed = mix(warped, decoded.detach(), trust(logit[some]), batch["guides"][some])
         mixing = ((mixed - target).square() * pixels).mean()
         pixel = ((decoded - target).abs() * pixels).mean()
         parts = {"latent": latent, "pixel": pixel, "trust": TRUST_WEIGHT * mixing}
@@ -216,8 +216,7 @@ def painted_crop(
     """(S, S, 3) an example's crop painted, 0 to 255."""
     picture = made.warped.astype(np.float32)
     rows = painted_rows(len(picture))
-    painted, share = paint(model, autoencoder, make_scheduler(), [made], 0, steps)
-    picture[rows] += share[0] * (painted[0] - picture[rows])
+    picture[rows] = paint(model, autoencoder, make_scheduler(), [made], 0, steps)[0]
     return picture
 
 

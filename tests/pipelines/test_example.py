@@ -98,6 +98,9 @@ def test_the_mouths_region_follows_the_lips() -> None:
 def test_one_reference_is_shown_as_it_is() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     np.testing.assert_array_equal(merge([picture]), picture)
+    # Colour matching leaves the range of pixels, and must not come round at its other end.
+    assert merge([np.full((8, 8, 3), -7.0, np.float32)]).max() == 0
+    assert merge([np.full((8, 8, 3), 262.0, np.float32)]).min() == 255
 
 
 def test_references_share_what_is_coarse_and_the_first_keeps_its_details() -> None:

@@ -12,7 +12,7 @@ from dreamhead.config import RenderSettings
 from dreamhead.faces import topology
 from dreamhead.faces.crop import apply_transform, pose_mask
 from dreamhead.faces.geometry import fit_pose
-from dreamhead.pipelines.landmarks_to_frames import LandmarksToFrames, trust, use_bfloat16
+from dreamhead.pipelines.landmarks_to_frames import LandmarksToFrames, mix, trust, use_bfloat16
 from dreamhead.records import ShotAnalysis
 from tests import tiny
 from tests.toy_faces import canonical_face, toy_shot
@@ -201,3 +201,30 @@ def test_half_precision_paints_nearly_the_same(shot: tuple[list[Picture], ShotAn
     for first, second in zip(full, half, strict=True):
         assert np.abs(first.astype(int) - second).mean() < 0.5
         assert np.abs(first.astype(int) - second).max() < 12
+
+
+def mixed(share: float, stretch: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Noise as warped pixels, a flat painting, and what becomes of them."""
+    warped = torch.rand(1, 3, 192, 256, generator=torch.Generator().manual_seed(0)) - 0.5
+    painted = torch.full_like(warped, 0.3)
+    guides = torch.zeros(1, 8, 192, 256)
+    guides[:, 6] = stretch / 3
+    return warped, painted, mix(warped, painted, torch.full((1, 1, 192, 256), share), guides)
+
+
+def test_a_painting_that_is_not_trusted_changes_nothing() -> None:
+    warped, _, found = mixed(share=0, stretch=2)
+    torch.testing.assert_close(found, warped)
+
+
+def test_the_painting_gives_what_is_coarse_and_the_warp_the_details() -> None:
+    warped, _, found = mixed(share=1, stretch=0.2)
+    assert float(found.mean()) == pytest.approx(0.3, abs=0.01)
+    assert float(found.std()) > 0.9 * float(warped.std())
+    assert np.corrcoef(found.flatten(), warped.flatten())[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("stretch", [2.0, -2.0])
+def test_where_the_warp_is_torn_the_painting_is_taken_whole(stretch: float) -> None:
+    _, painted, found = mixed(share=1, stretch=stretch)
+    torch.testing.assert_close(found, painted)
