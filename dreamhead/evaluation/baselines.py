@@ -25,7 +25,7 @@ Way = Literal["painted", "warp", "copy"]
 class TrueLandmarks:
     """Frames whose target landmarks are the source's own, and whose mouth comes from a reference some time away.
 
-    `painted` is the network's, `warp` the reference moved along the landmarks, `copy` the reference as it is.
+    `painted` is the network's, `warp` the nearest reference alone moved along the landmarks, `copy` the reference as it is.
     Skin is the reference's too: were it the frame's own, the answer would be given away.
     """
 
@@ -51,8 +51,8 @@ class TrueLandmarks:
                 yield from self._pipeline(way, apart)(own, numbers, strength, shot, own_targets(shot), seed=0)
 
     def _pipeline(self, way: Way, apart: int) -> LandmarksToFrames:
-        renderer = "warp" if way == "warp" else "diffusion"
-        settings = self._settings.model_copy(update={"skin": "reference", "renderer": renderer})
+        changes: dict[str, Any] = {"renderer": "warp", "references": 1} if way == "warp" else {"renderer": "diffusion"}
+        settings = self._settings.model_copy(update={"skin": "reference", **changes})
         return LandmarksToFrames(self._model, self._autoencoder, settings, self._size, apart)
 
     def _copy(
