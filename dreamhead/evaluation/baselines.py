@@ -25,7 +25,8 @@ Way = Literal["painted", "warp", "copy"]
 class TrueLandmarks:
     """Frames whose target landmarks are the source's own, and whose mouth comes from a reference some time away.
 
-    `painted` is the network's, `warp` the nearest reference alone moved along the landmarks, `copy` the reference as it is.
+    `painted` is the network's, `warp` the nearest reference alone, moved along the landmarks, `copy` that reference
+    as it is.
     Skin is the reference's too: were it the frame's own, the answer would be given away.
     """
 
