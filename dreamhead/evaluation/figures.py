@@ -23,9 +23,9 @@ class Figure:
 
 FIGURES: dict[str, Figure] = {
     "correlation": Figure(
-        "correlation", 2, "Of our lip opening with the speaker's own in the same frame (Pearson); 1 is the same motion."
+        "correlation", 3, "Of our lip opening with the speaker's own in the same frame (Pearson); 1 is the same motion."
     ),
-    "correlation_best": Figure("at best lag", 2, "The same where one curve is shifted by the number of frames below."),
+    "correlation_best": Figure("at best lag", 3, "The same where one curve is shifted by the number of frames below."),
     "lag_frames": Figure("lag", 0, "Frames by which our lips are later than the speaker's own where that is best."),
     "speech_correlation": Figure(
         "with its speech",

@@ -107,7 +107,7 @@ def test_the_page_tells_it(evaluation: Evaluation, tmp_path: Path) -> None:
     places = [page.index(f'<section class="clip" id="{name}">') for name in ("bad", "fair", "good")]
     assert places == sorted(places)
     assert "MediaError: bad.mp4: &lt;cut&gt; short" in page
-    assert "0.73<small>± 0.12</small><small>0.61 to 0.85</small>" in page
+    assert "0.730<small>± 0.120</small><small>0.610 to 0.850</small>" in page
     assert "In the recording the sound comes 120 ms late" in page
     assert "<code>judges.recognition</code>" in page
     assert page.count("not met</span>") == 1
@@ -142,7 +142,8 @@ def test_the_tables_for_documentation(evaluation: Evaluation, tmp_path: Path) ->
     write_markdown(evaluation, path, with_pictures=True)
     text = path.read_text()
     assert (
-        "| own speech: correlation at the best lag | at least 0.75 | 0.73 ± 0.12 (0.61 to 0.85) | **not met** |" in text
+        "| own speech: correlation at the best lag | at least 0.75 | 0.730 ± 0.120 (0.610 to 0.850) | **not met** |"
+        in text
     )
     assert "![fair, painted](evaluation/fair-painted.jpg)" in text
     assert (path.parent / "evaluation" / "good-self.jpg").is_file()
