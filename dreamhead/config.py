@@ -170,7 +170,7 @@ class FilterSettings(Section):
     max_brightness: float = Field(default=220.0, ge=0, le=255)
     """Mean of the crop's brightness, 0 to 255."""
     max_second_face: float = Field(default=0.6, ge=0)
-    """Size of a second face, as a share of the first's, above which the sound isn't taken for the first one's speech."""
+    """Size of a second face, as a share of the first's, above which the sound isn't taken for the first one's."""
     min_level_db: float = -45.0
     """Level of a clip's sound, in dB of full scale, below which nobody is taken to speak."""
 

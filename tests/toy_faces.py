@@ -1,7 +1,7 @@
 """Faces of known shape, place and turn, and shots of them: what the rooms around the networks are tested with."""
 
-import math
 import importlib.util
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
