@@ -1,6 +1,5 @@
 """LSE-C and LSE-D (Prajwal et al. 2020): how well SyncNet finds lips and sound of a file to belong together."""
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -8,6 +7,7 @@ from torch import Tensor
 
 from dreamhead.evaluation.conditions import Take
 from dreamhead.faces.detection import face_center, face_size
+from dreamhead.faces.loose_crop import loose_crop, steady
 from dreamhead.media.video import read_frames
 from dreamhead.models import syncnet
 from dreamhead.models.audio_encoder import SAMPLE_RATE
@@ -17,11 +17,6 @@ FRAME_RATE = 25.0
 STEPS_PER_FRAME = 4
 REACH = 15
 """Frames by which sound and lips are shifted, either way."""
-STEADY_FRAMES = 13
-"""Place and size of the face are medians over so many frames."""
-ABOVE, BELOW = 1.0, 1.8
-"""The square crop reaches so many halves of the face's box up and down from its middle, as SyncNet's authors cut it."""
-GREY = (110, 110, 110)
 BATCH = 16
 
 
@@ -84,18 +79,8 @@ def face_pictures(take: Take, landmarks: NDArray[np.float32], count: int) -> NDA
     known = np.flatnonzero(np.isfinite(landmarks[:, 0, 0]))
     found = np.array([[*face_center(landmarks[t]), face_size(landmarks[t]) / 2] for t in known])
     every = np.arange(take.frame_count)
-    places = np.stack([np.interp(every, known, column) for column in found.T], axis=1)
-    padded = np.pad(places, ((STEADY_FRAMES // 2,) * 2, (0, 0)), mode="edge")
-    steady = np.median(np.lib.stride_tricks.sliding_window_view(padded, STEADY_FRAMES, axis=0), axis=-1)
+    places = steady(np.stack([np.interp(every, known, column) for column in found.T], axis=1))
     times_s = take.info.times_s[take.first : take.first + take.frame_count] - take.info.times_s[take.first]
     rows = np.abs(times_s[:, None] - np.arange(count) / FRAME_RATE).argmin(axis=0)
     frames = read_frames(take.info, (rows + take.first).tolist())
-    return np.stack([_cut_out(frame, *steady[row].tolist()) for frame, row in zip(frames, rows, strict=True)])
-
-
-def _cut_out(frame: NDArray[np.uint8], x: float, y: float, half: float) -> NDArray[np.uint8]:
-    width = (ABOVE + BELOW) * half
-    scale = syncnet.SIDE / width
-    transform = np.array([[scale, 0, scale * (width / 2 - x)], [0, scale, scale * (ABOVE * half - y)]])
-    crop = cv2.warpAffine(frame, transform, (syncnet.SIDE, syncnet.SIDE), flags=cv2.INTER_LINEAR, borderValue=GREY)
-    return np.ascontiguousarray(crop[..., ::-1]).astype(np.uint8, copy=False)
+    return np.stack([loose_crop(frame, places[row], syncnet.SIDE) for frame, row in zip(frames, rows, strict=True)])

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from dreamhead.config import OffsetSettings
 from dreamhead.faces.detection import face_center, face_size
+from dreamhead.faces.loose_crop import loose_crop, steady
 from dreamhead.media.video import read_frames
 from dreamhead.models import syncnet
 from dreamhead.models.audio_encoder import SAMPLE_RATE
@@ -20,12 +20,6 @@ from dreamhead.stages.preparation.tracks import Candidate
 
 FRAME_RATE = 25.0
 STEPS_PER_FRAME = 4
-SMOOTHED_FRAMES = 13
-"""Place and size of the face are medians over so many frames."""
-ABOVE, BELOW = 1.0, 1.8
-"""The crop reaches from the face's middle so many halves of its size up and down; it is square."""
-BORDER = 110
-"""Grey of what lies outside the frame."""
 BATCH = 16
 
 
@@ -81,27 +75,9 @@ def face_pictures(info: VideoInfo, clip: Candidate) -> NDArray[np.uint8]:
     """(N, 224, 224, 3) blue, green, red: the clip's face 25 times a second, from its first frame on."""
     times_s = np.arange(round(clip.seconds * FRAME_RATE)) / FRAME_RATE + clip.start_s
     rows = np.abs(clip.times_s[:, None] - times_s).argmin(axis=0)
-    places = _smoothed(np.array([[*face_center(points), face_size(points) / 2] for points in clip.landmarks]))
+    places = steady(np.array([[*face_center(points), face_size(points) / 2] for points in clip.landmarks]))
     frames = read_frames(info, (clip.start + rows).tolist())
-    return np.stack([_cut_out(frame, *places[row]) for frame, row in zip(frames, rows, strict=True)])
-
-
-def _cut_out(frame: NDArray[np.uint8], x: float, y: float, half: float) -> NDArray[np.uint8]:
-    width = (ABOVE + BELOW) * half
-    scale = syncnet.SIDE / width
-    transform = np.array([[scale, 0, scale * (width / 2 - x)], [0, scale, scale * (ABOVE * half - y)]])
-    crop = cv2.warpAffine(
-        frame, transform, (syncnet.SIDE, syncnet.SIDE), flags=cv2.INTER_LINEAR, borderValue=(BORDER, BORDER, BORDER)
-    )
-    return np.ascontiguousarray(crop[..., ::-1]).astype(np.uint8, copy=False)
-
-
-def _smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(T, D) medians over time, held at the ends."""
-    half = SMOOTHED_FRAMES // 2
-    padded = np.pad(values, ((half, half), (0, 0)), mode="edge")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, SMOOTHED_FRAMES, axis=0)
-    return np.asarray(np.median(windows, axis=-1), np.float64)
+    return np.stack([loose_crop(frame, places[row], syncnet.SIDE) for frame, row in zip(frames, rows, strict=True)])
 
 
 def _sound_windows(sound: Sound, first_s: float, count: int) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from dreamhead.config import OffsetSettings
 from dreamhead.media.video import probe
 from dreamhead.models.syncnet import SyncNet
 from dreamhead.stages.preparation.sound import Sound
-from dreamhead.stages.preparation.sync import BORDER, SyncOffset, _cut_out, _smoothed, _sound_windows, face_pictures
+from dreamhead.stages.preparation.sync import SyncOffset, _sound_windows, face_pictures
 from tests.stages.preparation.conftest import candidate, shifted
 
 FRAMES = 60
@@ -83,23 +83,6 @@ def test_pictures_are_taken_25_times_a_second_in_bgr(make_video: Any) -> None:
     middle = pictures[:, 60, 112].astype(int)
     np.testing.assert_allclose(middle[:, 0], 8 * np.arange(4, 24, 2), atol=12)
     np.testing.assert_allclose(middle[:, 2], 10, atol=12)
-
-
-def test_the_crop_is_a_square_with_more_room_below() -> None:
-    frame = np.zeros((100, 100, 3), np.uint8)
-    frame[40:60] = 255
-    crop = _cut_out(frame, 50.0, 50.0, 20.0)
-    # From 30 to 86 down: the white rows 40 to 60 stand at 10/56 to 30/56 of it.
-    white = np.flatnonzero(crop[:, 112, 0] > 127)
-    assert (white[0] / 224, white[-1] / 224) == (pytest.approx(10 / 56, abs=0.02), pytest.approx(30 / 56, abs=0.02))
-    assert crop[-1, 112, 0] == 0
-    assert _cut_out(frame, 90.0, 50.0, 20.0)[112, -1, 0] == BORDER
-
-
-def test_medians_hold_the_ends_and_drop_a_jump() -> None:
-    values = np.ones((20, 1))
-    values[7] = 100
-    np.testing.assert_array_equal(_smoothed(values), np.ones((20, 1)))
 
 
 def test_sound_windows_begin_every_frame() -> None:
