@@ -8,7 +8,6 @@ from pathlib import Path
 from rich.console import Console
 
 from dreamhead import storage
-from dreamhead.checkpoint import Checkpoint
 from dreamhead.cluster.evaluation import judge_all, plan_pool
 from dreamhead.cluster.evaluation_progress import EvaluationProgress
 from dreamhead.cluster.judged_clips import read_clips, tasks_of
@@ -22,6 +21,7 @@ from dreamhead.evaluation.records import Task, Verdict
 from dreamhead.evaluation.report import Evaluation, publish, write_markdown
 from dreamhead.evaluation.settings import EvaluationSettings
 from dreamhead.evaluation.summary import Summary
+from dreamhead.stages.dub import fitted, open_work
 
 ALL_JUDGED, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses."""
@@ -69,7 +69,9 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     clips = read_clips(storage.resolve(arguments.clips, "."), arguments.lags and storage.resolve(arguments.lags, "."))
     checkpoint_uri = storage.resolve(arguments.checkpoint, ".") if arguments.checkpoint else ""
     output_uri = storage.resolve(arguments.output, ".").rstrip("/")
-    digest, not_given = Checkpoint.load(checkpoint_uri).digest, _check_judges(settings)
+    settings = settings.model_copy(update={"dub": fitted(settings.dub, checkpoint_uri)})
+    _, digest = open_work(settings.dub, checkpoint_uri, output_uri)
+    not_given = _check_judges(settings)
     storage.check_writable(output_uri)
     tasks = tasks_of(clips, settings.conditions)
     folder = EvaluationFolder(output_uri, settings, digest)

@@ -9,15 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import jinja2
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from markupsafe import Markup, escape
+from numpy.typing import NDArray
 
 from dreamhead import __version__, storage
 from dreamhead.evaluation.curves import curves_svg
 from dreamhead.evaluation.figures import FID, FIGURES, PICTURE, SYNC, Figure
 from dreamhead.evaluation.judges import HOW_TO_GIVE
+from dreamhead.evaluation.plot import plot
 from dreamhead.evaluation.records import Verdict
 from dreamhead.evaluation.settings import CONDITIONS, ConditionName, EvaluationSettings
 from dreamhead.evaluation.summary import ClipSummary, Spread, Summary, summarise
@@ -96,8 +100,28 @@ def write_markdown(evaluation: Evaluation, path: Path, with_pictures: bool) -> N
                 storage.fetch(verdict.picture_uri, _folder(path.parent / name))
                 pictures.setdefault(clip.clip_id, []).append((condition, name))
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = _render("report.md.j2", evaluation, summary, clips=summary.clips, pictures=pictures)
+    drawn = _drawn_curves(summary, path)
+    text = _render("report.md.j2", evaluation, summary, clips=summary.clips, pictures=pictures, drawn=drawn)
     path.write_text(text, encoding="utf-8")
+
+
+def _drawn_curves(summary: Summary, path: Path) -> str:
+    """Lip openings of all clips dubbed with their own speech, as a picture; its name, or "" where there are none."""
+    panels = {
+        clip.clip_id: {"real": _known(clip.verdicts["self"].curves["truth"]), "dubbed": _known(ours)}
+        for clip in summary.clips
+        if "self" in clip.verdicts and (ours := clip.verdicts["self"].curves.get("ours"))
+    }
+    if not panels:
+        return ""
+    name = f"{path.stem}/curves.png"
+    picture = plot(panels, "frame", "lip opening, eye distances")
+    _folder(path.parent / name).write_bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+    return name
+
+
+def _known(curve: Sequence[float | None]) -> NDArray[np.float64]:
+    return np.array([np.nan if value is None else value for value in curve], np.float64)
 
 
 def spread_text(figure: Figure, spread: Spread | None) -> str:

@@ -13,6 +13,7 @@ from dreamhead.config import LandmarkSettings
 from dreamhead.diffusion.objective import add_noise, make_scheduler
 from dreamhead.errors import InputError
 from dreamhead.evaluation.metrics import jitter, lag_correlation
+from dreamhead.evaluation.plot import plot
 from dreamhead.faces import topology
 from dreamhead.faces.geometry import lip_opening
 from dreamhead.models.landmark_denoiser import LandmarkDenoiser, fit_basis
@@ -25,7 +26,6 @@ from dreamhead.pipelines.audio_to_landmarks import (
     speech_at,
 )
 from dreamhead.records import SpeechTrack
-from dreamhead.training.curves import plot
 from dreamhead.training.dataset import Clip, ClipInfo, Variant
 from dreamhead.training.settings import LandmarkStage
 from dreamhead.training.task import Example, Judgement

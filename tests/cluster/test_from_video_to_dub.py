@@ -20,7 +20,7 @@ from dreamhead.training.dataset import list_clips
 from dreamhead.training.runs import RunFolder
 from dreamhead.training.settings import LANDMARKS, STAGES
 from tests.cluster.test_trainer import worker_pids
-from tests.stages.preparation.conftest import Talker, babble
+from tests.stages.preparation.conftest import Talker, babble, make_talker
 from tests.tiny import tiny_checkpoint
 
 CONFIG = Path(__file__).parents[2] / "configs" / "tiny.yaml"
@@ -35,8 +35,9 @@ pytestmark = [
 
 
 @pytest.fixture
-def videos(talker: Talker, tmp_path: Path) -> Path:
+def videos(tmp_path: Path) -> Path:
     """Three people who talk; the third one's sound comes 120 ms late."""
+    talker = make_talker(str(tiny_checkpoint(tmp_path / "talking")))
     folder = tmp_path / "videos"
     folder.mkdir()
     mirrored = [np.ascontiguousarray(frame[:, ::-1]) for frame in talker.frames]
@@ -129,7 +130,7 @@ def test_from_videos_to_weights_to_a_dub(videos: Path, tmp_path: Path) -> None:
     assert after.shape == before.shape
     difference = np.abs(after.astype(int) - before).mean(axis=(0, 3))
     # The lower face is another, the rest but encoded again.
-    assert difference[140:200, 90:170].mean() > 3 * difference[:60].mean()
+    assert difference[140:200, 90:170].mean() > 1.5 * difference[:60].mean()
 
 
 def _write_speech(path: str) -> None:

@@ -125,6 +125,11 @@ class Talker:
 @pytest.fixture(scope="session")
 def talker(tiny_weights: str) -> Talker:
     """Four seconds; the mouth moves as the toy network hears it in the sound."""
+    return make_talker(tiny_weights)
+
+
+def make_talker(tiny_weights: str) -> Talker:
+    """What the fixture gives."""
     samples = babble(SECONDS)
     opening = heard_opening(tiny_weights, samples, np.arange(SECONDS * RATE) / RATE)
     picture = np.asarray(cv2.resize(astronaut()[20:276, 90:346], (SIZE, SIZE)), np.uint8)
