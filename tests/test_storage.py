@@ -5,33 +5,18 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import pytest
-from moto.server import ThreadedMotoServer
 
 from dreamhead import storage
 from dreamhead.errors import StorageError
+from tests.s3 import s3_bucket
 
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """Uri of an empty bucket on a real S3 endpoint."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        fsspec.filesystem("s3", use_listings_cache=False).mkdir("s3://studio")
-        yield "s3://studio"
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-    server.stop()
+    with s3_bucket("studio") as uri:
+        yield uri
 
 
 @pytest.fixture(params=["path", "file", "s3"])

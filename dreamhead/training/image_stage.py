@@ -1,8 +1,7 @@
 """What training the second stage adds to the loop: a target, its warped references, and what the network is told."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -43,11 +42,9 @@ JUDGED_REFERENCES = 3
 PICTURES_SHOWN = 6
 
 
-@dataclass(frozen=True, eq=False)
-class Face:
-    """One clip's geometry in its crops."""
+class Geometry(NamedTuple):
+    """Of all T frames of a clip."""
 
-    clip: Clip
     landmarks: NDArray[np.float32]
     """(T, 478, 3) pixels of the crop."""
     lips: NDArray[np.float32]
@@ -55,22 +52,31 @@ class Face:
     pose: Pose
     """Of T frames."""
 
+
+class Face:
+    """One clip's geometry in its crops."""
+
+    def __init__(self, clip: Clip, found: Geometry) -> None:
+        self.clip = clip
+        self.landmarks, self.lips, self.pose = found
+
     def mask(self, frame: int) -> NDArray[np.float32]:
         """(S, S) opacity of the dubbed region."""
         pose = Pose(*(part[frame : frame + 1] for part in self.pose))
         return pose_mask(self.clip.neutral, pose, self.clip.transforms[frame], self.clip.crop_size, FEATHER)
 
 
-def face_of(clip: Clip) -> Face:
-    """Geometry of all frames of a clip."""
+def geometry_of(clip: Clip) -> Geometry:
+    """Where a clip's face is in its crops."""
     pose = geometry.fit_pose(clip.landmarks)
     pairs = zip(clip.transforms, clip.landmarks, strict=True)
-    return Face(
-        clip=clip,
-        landmarks=np.stack([apply_transform(transform, points) for transform, points in pairs]),
-        lips=mouth_shape(pose.to_canonical(clip.landmarks)),
-        pose=pose,
-    )
+    landmarks = np.stack([apply_transform(transform, points) for transform, points in pairs])
+    return Geometry(landmarks, mouth_shape(pose.to_canonical(clip.landmarks)), pose)
+
+
+def face_of(clip: Clip) -> Face:
+    """Geometry of all frames of a clip."""
+    return Face(clip, geometry_of(clip))
 
 
 class ImageTask:
@@ -87,7 +93,8 @@ class ImageTask:
         self._autoencoder: Any = autoencoder.eval().requires_grad_(False)
         self._augmentation = settings.augmentation
         self._scheduler = make_scheduler()
-        self._faces: WeakKeyDictionary[Clip, Face] = WeakKeyDictionary()
+        # Without the clip itself, which would keep its own key alive.
+        self._geometry: WeakKeyDictionary[Clip, Geometry] = WeakKeyDictionary()
 
     def usable(self, clip: ClipInfo) -> bool:
         """Whether a clip has another frame to be the reference."""
@@ -147,9 +154,9 @@ class ImageTask:
         return Judgement(figures={name: float(value) for name, value in figures.items()}, pictures=pictures)
 
     def _face(self, clip: Clip) -> Face:
-        if clip not in self._faces:
-            self._faces[clip] = face_of(clip)
-        return self._faces[clip]
+        if clip not in self._geometry:
+            self._geometry[clip] = geometry_of(clip)
+        return Face(clip, self._geometry[clip])
 
     def _references(self, face: Face, frame: int, generator: np.random.Generator) -> NDArray[np.int64]:
         """Frames, nearest mouth first: among the nearest as when dubbing, or any."""

@@ -1,6 +1,8 @@
 """Each stage's loss falls over a few steps on generated clips, and its examples are what the networks expect."""
 
 import dataclasses
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +262,17 @@ def test_faces_know_every_frame(toy_clips: list[Clip]) -> None:
     mask = face.mask(11)
     assert mask.shape == (SIZE, SIZE)
     assert (mask.min(), mask.max()) == (0, 1)
+
+
+def test_clips_that_are_let_go_are_forgotten(toy_clips: list[Clip]) -> None:
+    clip = dataclasses.replace(toy_clips[0])
+    tasks = [image_task(), landmark_task()]
+    for task in tasks:
+        task.example(clip, np.random.default_rng(0))
+    gone = weakref.ref(clip)
+    del clip
+    gc.collect()
+    assert gone() is None
 
 
 def test_the_autoencoder_learns_and_its_latents_are_whitened(toy_clips: list[Clip]) -> None:
