@@ -9,31 +9,21 @@ import yaml
 from rich.console import Console
 
 from dreamhead import storage
+from dreamhead.cluster.command import SOME_FAILED, SUCCEEDED, run_command
 from dreamhead.cluster.driver import BatchRun
 from dreamhead.cluster.manifest import Manifest, read_manifest
 from dreamhead.cluster.progress import BatchProgress
 from dreamhead.cluster.session import ray_session
 from dreamhead.cluster.table import ResultsTable
 from dreamhead.config import DubSettings, load_yaml
-from dreamhead.errors import DreamheadError, ManifestError
+from dreamhead.errors import ManifestError
 from dreamhead.stages.dub import fitted
-
-SUCCEEDED, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
-"""Exit statuses."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Dub a manifest's jobs; 0 when all succeeded, 1 when some failed, 2 when the run was refused or broke off."""
     arguments = _parser().parse_args(argv)
-    console = Console(file=sys.stderr)
-    try:
-        return _run(arguments, console)
-    except DreamheadError as error:
-        console.print(f"{type(error).__name__}: {error}", markup=False, highlight=False, soft_wrap=True)
-        return REFUSED
-    except KeyboardInterrupt:
-        console.print("interrupted; the same command goes on where this one stopped", markup=False)
-        return INTERRUPTED
+    return run_command(lambda console: _run(arguments, console))
 
 
 def _parser() -> argparse.ArgumentParser:

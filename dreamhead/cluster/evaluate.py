@@ -1,19 +1,18 @@
 """The evaluation command: clips in, figures, a page and pictures out."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from dreamhead import storage
+from dreamhead.cluster.command import SOME_FAILED, SUCCEEDED, run_command
 from dreamhead.cluster.evaluation import judge_all, plan_pool
 from dreamhead.cluster.evaluation_progress import EvaluationProgress
 from dreamhead.cluster.judged_clips import read_clips, tasks_of
 from dreamhead.cluster.session import cluster_nodes, ray_session
 from dreamhead.config import PoolsSettings, load_yaml, parse
-from dreamhead.errors import DreamheadError
 from dreamhead.evaluation.folder import EvaluationFolder
 from dreamhead.evaluation.judges import PictureJudges
 from dreamhead.evaluation.lipsync import LipSync
@@ -23,9 +22,6 @@ from dreamhead.evaluation.settings import EvaluationSettings
 from dreamhead.evaluation.summary import Summary
 from dreamhead.stages.dub import fitted, open_work
 
-ALL_JUDGED, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
-"""Exit statuses."""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Judge clips; 0 when every condition was, 1 when some failed, 2 when the run was refused or broke off.
@@ -33,15 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Targets that aren't met don't change the status: they are for people to judge.
     """
     arguments = _parser().parse_args(argv)
-    console = Console(file=sys.stderr)
-    try:
-        return _run(arguments, console)
-    except DreamheadError as error:
-        console.print(f"{type(error).__name__}: {error}", markup=False, highlight=False, soft_wrap=True)
-        return REFUSED
-    except KeyboardInterrupt:
-        console.print("interrupted; the same command goes on where this one stopped", markup=False)
-        return INTERRUPTED
+    return run_command(lambda console: _run(arguments, console))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,7 +83,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
             progress.say(_result(evaluation, publish(evaluation, output_uri), output_uri))
     if arguments.markdown:
         write_markdown(evaluation, arguments.markdown, with_pictures=not arguments.tables_only)
-    return SOME_FAILED if any(verdict.error for verdict in evaluation.verdicts) else ALL_JUDGED
+    return SOME_FAILED if any(verdict.error for verdict in evaluation.verdicts) else SUCCEEDED
 
 
 def _check_judges(settings: EvaluationSettings) -> dict[str, str]:

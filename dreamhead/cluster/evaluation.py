@@ -6,16 +6,12 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import ray
 import torch
 from numpy.typing import NDArray
-from ray.data import ActorPoolStrategy, DataContext
-from ray.data.exceptions import ExecutionTimeoutError
-from ray.exceptions import RayError
 
 from dreamhead.cluster.actors import CUDA_LOST
-from dreamhead.cluster.flow import RUNTIME_ENV, data_context
-from dreamhead.cluster.pools import Node
+from dreamhead.cluster.flow import through_pool
+from dreamhead.cluster.pools import Node, check_room
 from dreamhead.config import PoolSettings
 from dreamhead.errors import ClusterError
 from dreamhead.evaluation.judge import ConditionJudge
@@ -50,31 +46,11 @@ def judge_all(
 
     Raises ClusterError when Ray gives up, or nothing happened for `no_progress_timeout_s`.
     """
-    with DataContext.current(data_context(settings.max_attempts, settings.no_progress_timeout_s)):
-        # One row is one block is one task: a failure or a lost machine costs one condition of one clip.
-        rows = ray.data.from_items([{"task": task.to_json()} for task in tasks], override_num_blocks=len(tasks))
-        judged = rows.map_batches(
-            JudgeConditions,
-            fn_constructor_args=(settings, checkpoint_uri, output_uri),
-            batch_size=1,
-            compute=ActorPoolStrategy(
-                min_size=min(pool.min_size, len(tasks)),
-                max_size=min(pool.max_size, len(tasks)),
-                max_tasks_in_flight_per_actor=1,
-            ),
-            num_cpus=pool.num_cpus,
-            num_gpus=pool.num_gpus or None,
-            runtime_env=RUNTIME_ENV,
-        )
-        try:
-            for row in judged.iter_rows():
-                yield Verdict.from_json(str(row["verdict"]))
-        except ExecutionTimeoutError as error:
-            raise ClusterError(
-                f"nothing was judged for {settings.no_progress_timeout_s:g} s (no_progress_timeout_s): {error}"
-            ) from error
-        except RayError as error:
-            raise ClusterError(f"Ray ended the run: {str(error).strip().splitlines()[-1]}") from error
+    items = [{"task": task.to_json()} for task in tasks]
+    constructor = (settings, checkpoint_uri, output_uri)
+    timeout_s = settings.no_progress_timeout_s
+    for row in through_pool(items, JudgeConditions, constructor, pool, settings.max_attempts, timeout_s):
+        yield Verdict.from_json(str(row["verdict"]))
 
 
 def plan_pool(settings: EvaluationSettings, nodes: Sequence[Node]) -> PoolSettings:
@@ -83,13 +59,7 @@ def plan_pool(settings: EvaluationSettings, nodes: Sequence[Node]) -> PoolSettin
     if settings.dub.device == "cuda" and not gpus:
         raise ClusterError("dub.device: cuda was asked for, but no node of the cluster has a GPU; allowed: auto, cpu")
     pool = settings.pool or _sized(settings, cpus, gpus if settings.dub.device != "cpu" else 0.0)
-    room = sum(_room(pool, node) for node in nodes)
-    if room < pool.min_size:
-        raise ClusterError(
-            f"the cluster has room for {room} actors of {pool.num_cpus:g} CPUs and {pool.num_gpus:g} GPUs, "
-            f"pool.min_size is {pool.min_size}: lower pool.min_size, pool.num_cpus or pool.num_gpus, or add nodes"
-        )
-    return pool
+    return check_room(pool, nodes)
 
 
 def _sized(settings: EvaluationSettings, cpus: float, gpus: float) -> PoolSettings:
@@ -98,9 +68,3 @@ def _sized(settings: EvaluationSettings, cpus: float, gpus: float) -> PoolSettin
         return PoolSettings(min_size=size, max_size=size, num_cpus=min(1.0, cpus), num_gpus=GPU_SHARE)
     size = max(1, math.floor(cpus / settings.dub.cpu_threads))
     return PoolSettings(min_size=size, max_size=size, num_cpus=min(float(settings.dub.cpu_threads), cpus))
-
-
-def _room(pool: PoolSettings, node: Node) -> int:
-    by_cpu = node.cpus // pool.num_cpus if pool.num_cpus else float(pool.min_size)
-    by_gpu = node.gpus // pool.num_gpus if pool.num_gpus else float(pool.min_size)
-    return int(min(by_cpu, by_gpu))

@@ -1,42 +1,27 @@
 """Tell people how an evaluation gets on: a bar on a terminal, plain lines elsewhere."""
 
 import time
-from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from typing_extensions import Self
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
+from dreamhead.cluster.bar import Bar
 from dreamhead.evaluation.figures import FIGURES
 from dreamhead.evaluation.records import Verdict
 
 TOLD = ("correlation_best", "shut", "mouth_psnr_db")
 """Figures that a line says of a condition, where it has them."""
 
+COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 
-class EvaluationProgress:
+
+class EvaluationProgress(Bar):
     """Counts conditions as they are judged, and says when the rest will be."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
+        super().__init__(console, COLUMNS, "starting")
         self._missing, self._done, self._failed = 0, 0, 0
         self._began_s = time.monotonic()
-
-    def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._bar = Progress(*columns, console=self._console)
-            self._task = self._bar.add_task("starting", total=None)
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
     def plan(self, clips: int, conditions: int, missing: int) -> None:
         """What there is to do."""
@@ -58,10 +43,6 @@ class EvaluationProgress:
         self.say(f"{self._done}/{self._missing} {verdict.clip_id} {verdict.condition}: {what}{self._remaining()}")
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, description=self._line())
-
-    def say(self, text: str) -> None:
-        """One line."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _line(self) -> str:
         return f"judging ({self._failed} failed)" if self._failed else "judging"

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
@@ -20,8 +21,6 @@ Constructor = tuple[DubSettings, str, str]
 RUNTIME_ENV = {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}}
 """Networks of several actors share a machine's cores: threads that wait for each other must not spin meanwhile."""
 
-StageActor = type[AnalyseSpans] | type[LandmarkChunks] | type[RenderChunks]
-
 
 def flow(groups: Sequence[Sequence[Span]], pools: Pools, constructor: Constructor) -> Iterator[Chunk]:
     """Run groups of spans through the stages; yields each chunk as it ends, in any order, failed ones too.
@@ -33,16 +32,37 @@ def flow(groups: Sequence[Sequence[Span]], pools: Pools, constructor: Constructo
     retries = settings.pools.max_attempts * most_spans
     with DataContext.current(data_context(retries, settings.pools.no_progress_timeout_s)):
         dataset = _graph(groups, pools, constructor)
-        try:
-            for row in dataset.iter_rows():
-                yield Chunk.from_json(str(row["chunk"]))
-        except ExecutionTimeoutError as error:
-            raise ClusterError(
-                f"nothing was finished for {settings.pools.no_progress_timeout_s:g} s (pools.no_progress_timeout_s): "
-                f"{error}"
-            ) from error
-        except RayError as error:
-            raise ClusterError(f"Ray ended the run: {str(error).strip().splitlines()[-1]}") from error
+        for row in _rows(dataset, settings.pools.no_progress_timeout_s, "pools.no_progress_timeout_s"):
+            yield Chunk.from_json(str(row["chunk"]))
+
+
+def through_pool(
+    items: Sequence[dict[str, str]],
+    actor: type[Any],
+    constructor: tuple[object, ...],
+    pool: PoolSettings,
+    max_map_retries: int,
+    no_progress_timeout_s: float,
+) -> Iterator[dict[str, Any]]:
+    """Run items through one pool of actors; yields what comes of each as it ends, in any order.
+
+    Raises ClusterError when Ray gives up, or nothing happened for `no_progress_timeout_s`.
+    """
+    most = len(items)
+    pool = pool.model_copy(update={"min_size": min(pool.min_size, most), "max_size": min(pool.max_size, most)})
+    with DataContext.current(data_context(max_map_retries, no_progress_timeout_s)):
+        # One item is one block is one task: a failure or a lost machine costs one of them.
+        dataset = ray.data.from_items(list(items), override_num_blocks=most)
+        yield from _rows(_stage(dataset, actor, pool, constructor), no_progress_timeout_s, "no_progress_timeout_s")
+
+
+def _rows(dataset: Dataset, timeout_s: float, setting: str) -> Iterator[dict[str, Any]]:
+    try:
+        yield from dataset.iter_rows()
+    except ExecutionTimeoutError as error:
+        raise ClusterError(f"nothing was finished for {timeout_s:g} s ({setting}): {error}") from error
+    except RayError as error:
+        raise ClusterError(f"Ray ended the run: {str(error).strip().splitlines()[-1]}") from error
 
 
 def _graph(groups: Sequence[Sequence[Span]], pools: Pools, constructor: Constructor) -> Dataset:
@@ -53,7 +73,7 @@ def _graph(groups: Sequence[Sequence[Span]], pools: Pools, constructor: Construc
     return _stage(spoken, RenderChunks, pools.render, constructor)
 
 
-def _stage(dataset: Dataset, actor: StageActor, pool: PoolSettings, constructor: Constructor) -> Dataset:
+def _stage(dataset: Dataset, actor: type[Any], pool: PoolSettings, constructor: tuple[object, ...]) -> Dataset:
     # Chunks are long and uneven: one that waits behind another is better given to a free actor.
     strategy = ActorPoolStrategy(min_size=pool.min_size, max_size=pool.max_size, max_tasks_in_flight_per_actor=1)
     return dataset.map_batches(

@@ -101,6 +101,23 @@ def _check_total(kind: str, needed: float, there: float, pools: Pools, key: str)
     )
 
 
+def check_room(pool: PoolSettings, nodes: Sequence[Node]) -> PoolSettings:
+    """The pool, if it fits the cluster alone; raises ClusterError that says what to lower."""
+    room = sum(_room(pool, node) for node in nodes)
+    if room < pool.min_size:
+        raise ClusterError(
+            f"the cluster has room for {room} actors of {pool.num_cpus:g} CPUs and {pool.num_gpus:g} GPUs, "
+            f"pool.min_size is {pool.min_size}: lower pool.min_size, pool.num_cpus or pool.num_gpus, or add nodes"
+        )
+    return pool
+
+
+def _room(pool: PoolSettings, node: Node) -> int:
+    by_cpu = node.cpus // pool.num_cpus if pool.num_cpus else float(pool.min_size)
+    by_gpu = node.gpus // pool.num_gpus if pool.num_gpus else float(pool.min_size)
+    return int(min(by_cpu, by_gpu))
+
+
 def _check_packing(pools: Pools, nodes: Sequence[Node]) -> None:
     """Place the actors one by one, largest first, as Ray can't split one over machines or GPUs."""
     cpus = [node.cpus for node in nodes]

@@ -6,19 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-import ray
 from numpy.typing import NDArray
-from ray.data import ActorPoolStrategy, DataContext
-from ray.data.exceptions import ExecutionTimeoutError
-from ray.exceptions import RayError
 
 from dreamhead import storage
-from dreamhead.cluster.flow import RUNTIME_ENV, data_context
-from dreamhead.cluster.pools import Node
+from dreamhead.cluster.flow import through_pool
+from dreamhead.cluster.pools import Node, check_room
 from dreamhead.cluster.preparation_progress import PreparationProgress
 from dreamhead.cluster.session import cluster_nodes
 from dreamhead.config import PoolSettings, PreparationSettings
-from dreamhead.errors import ClusterError, DreamheadError, ManifestError
+from dreamhead.errors import DreamheadError, ManifestError
 from dreamhead.stages.attempts import describe
 from dreamhead.stages.preparation import ledger
 from dreamhead.stages.preparation.ledger import Ledger, Row
@@ -110,34 +106,10 @@ class PreparationRun:
         self._progress.source({"status": ledger.FAILED, "uri": source.uri, "error": error})
 
     def _flow(self, sources: Sequence[Source], pool: PoolSettings) -> Iterator[Row]:
-        settings = self._settings
-        context = data_context(settings.max_attempts, settings.no_progress_timeout_s)
-        with DataContext.current(context):
-            # One row is one block is one task: a failure or a lost machine costs one source.
-            rows = ray.data.from_items(
-                [{"source": source.to_json()} for source in sources], override_num_blocks=len(sources)
-            )
-            prepared = rows.map_batches(
-                PrepareSources,
-                fn_constructor_args=(settings, self._networks, self._ledger.uri),
-                batch_size=1,
-                compute=ActorPoolStrategy(
-                    min_size=min(pool.min_size, len(sources)),
-                    max_size=min(pool.max_size, len(sources)),
-                    max_tasks_in_flight_per_actor=1,
-                ),
-                num_cpus=pool.num_cpus,
-                num_gpus=pool.num_gpus or None,
-                runtime_env=RUNTIME_ENV,
-            )
-            try:
-                yield from prepared.iter_rows()
-            except ExecutionTimeoutError as error:
-                raise ClusterError(
-                    f"no source was finished for {settings.no_progress_timeout_s:g} s (no_progress_timeout_s): {error}"
-                ) from error
-            except RayError as error:
-                raise ClusterError(f"Ray ended the run: {str(error).strip().splitlines()[-1]}") from error
+        settings, items = self._settings, [{"source": source.to_json()} for source in sources]
+        constructor = (settings, self._networks, self._ledger.uri)
+        timeout_s = settings.no_progress_timeout_s
+        yield from through_pool(items, PrepareSources, constructor, pool, settings.max_attempts, timeout_s)
 
 
 def plan_pool(given: PoolSettings | None, nodes: Sequence[Node]) -> PoolSettings:
@@ -145,13 +117,7 @@ def plan_pool(given: PoolSettings | None, nodes: Sequence[Node]) -> PoolSettings
     if given is None:
         size = max(1, sum(int(node.cpus) for node in nodes))
         return PoolSettings(min_size=size, max_size=size, num_cpus=min(1.0, sum(node.cpus for node in nodes)))
-    room = sum(_room(given, node) for node in nodes)
-    if room < given.min_size:
-        raise ClusterError(
-            f"the cluster has room for {room} processes of {given.num_cpus:g} CPUs and {given.num_gpus:g} GPUs, "
-            f"pool.min_size is {given.min_size}: lower pool.min_size, pool.num_cpus or pool.num_gpus, or add nodes"
-        )
-    return given
+    return check_room(given, nodes)
 
 
 def refuse_other_splits(sources: Sequence[Source], rows: Sequence[Row]) -> None:
@@ -166,12 +132,6 @@ def refuse_other_splits(sources: Sequence[Source], rows: Sequence[Row]) -> None:
                 f"speaker {source.speaker} is to be in {source.split}, but clips that earlier runs put into this data "
                 f"set are in {there[source.speaker]}; prepare them all in one run, or into another folder"
             )
-
-
-def _room(pool: PoolSettings, node: Node) -> int:
-    by_cpu = node.cpus // pool.num_cpus if pool.num_cpus else float(pool.min_size)
-    by_gpu = node.gpus // pool.num_gpus if pool.num_gpus else float(pool.min_size)
-    return int(min(by_cpu, by_gpu))
 
 
 def _counts(row: Row) -> dict[str, float]:

@@ -2,42 +2,27 @@
 
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from typing_extensions import Self
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
+from dreamhead.cluster.bar import Bar
 from dreamhead.stages.preparation import ledger
 
 LINE_EVERY_S = 15.0
 
+COLUMNS = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
 
-class PreparationProgress:
+
+class PreparationProgress(Bar):
     """Counts sources, and the clips that came of them."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
+        super().__init__(console, COLUMNS, "checking")
         self._sources, self._done, self._failed, self._seconds = 0, 0, 0, 0.0
         self._clips = dict.fromkeys((ledger.SPOKEN, ledger.PICTURES, ledger.REJECTED), 0)
         self._began_s = self._line_s = time.monotonic()
-
-    def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-            self._bar = Progress(*columns, TimeElapsedColumn(), console=self._console)
-            self._task = self._bar.add_task("checking", total=None)
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
     def plan(self, missing: int, sources: int) -> None:
         """How many sources are left to do, of how many."""
@@ -56,10 +41,6 @@ class PreparationProgress:
             for name in self._clips:
                 self._clips[name] += int(facts[name])
         self._show()
-
-    def say(self, text: str) -> None:
-        """One line."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _show(self) -> None:
         if self._bar is not None:

@@ -9,32 +9,22 @@ import yaml
 from rich.console import Console
 
 from dreamhead import storage
+from dreamhead.cluster.command import SOME_FAILED, SUCCEEDED, run_command
 from dreamhead.cluster.preparation import PreparationRun
 from dreamhead.cluster.preparation_progress import PreparationProgress
 from dreamhead.cluster.session import ray_session
 from dreamhead.cluster.sources import Sources, SplitRule, read_sources, read_speakers
 from dreamhead.config import PoolsSettings, PreparationSettings, load_yaml, parse
-from dreamhead.errors import ConfigError, DreamheadError
+from dreamhead.errors import ConfigError
 from dreamhead.stages.preparation.ledger import Ledger
 from dreamhead.stages.preparation.report import Summary, publish
 from dreamhead.stages.preparation.work import Networks
-
-ALL_PREPARED, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
-"""Exit statuses."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare training data; 0 when every source is, 1 when some failed, 2 when the run was refused or broke off."""
     arguments = _parser().parse_args(argv)
-    console = Console(file=sys.stderr)
-    try:
-        return _run(arguments, console)
-    except DreamheadError as error:
-        console.print(f"{type(error).__name__}: {error}", markup=False, highlight=False, soft_wrap=True)
-        return REFUSED
-    except KeyboardInterrupt:
-        console.print("interrupted; the same command goes on where this one stopped", markup=False)
-        return INTERRUPTED
+    return run_command(lambda console: _run(arguments, console))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,7 +67,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
             summary = publish(Ledger(output_uri), found.failed, settings)
             progress.say(_result(summary, output_uri))
     names = {source.name for source in found.sources}
-    return SOME_FAILED if found.failed or summary.failed & names else ALL_PREPARED
+    return SOME_FAILED if found.failed or summary.failed & names else SUCCEEDED
 
 
 def _settings(arguments: argparse.Namespace) -> PreparationSettings:
@@ -101,7 +91,7 @@ def _dry_run(settings: PreparationSettings, found: Sources, output_uri: str) -> 
     lines += [f"# {row['source_uri']}: {row['error']}" for row in found.failed]
     text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
     sys.stdout.write(text + "\n".join(lines) + "\n")
-    return SOME_FAILED if found.failed else ALL_PREPARED
+    return SOME_FAILED if found.failed else SUCCEEDED
 
 
 def _result(summary: Summary, output_uri: str) -> str:

@@ -1,46 +1,36 @@
 """Tell people how a batch gets on: a bar on a terminal, plain lines elsewhere, counters for Prometheus."""
 
 import time
-from types import TracebackType
 
 from ray.util.metrics import Counter
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from typing_extensions import Self
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from dreamhead.cluster.bar import Bar
 from dreamhead.records import Chunk
 
 LINE_EVERY_S = 15.0
-RATE_WINDOW_S = 30.0
+
+COLUMNS = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    TextColumn("{task.percentage:>3.0f} %"),
+    TimeElapsedColumn(),
+    TimeRemainingColumn(),
+)
 
 
-class BatchProgress:
+class BatchProgress(Bar):
     """Counts what a run has done. Frames that were there already count for the bar, not for the rate."""
 
     def __init__(self, console: Console, jobs: int) -> None:
-        self._console = console
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
+        super().__init__(console, COLUMNS, "checking")
         self._jobs, self._jobs_done, self._jobs_failed, self._chunks = jobs, 0, 0, 0
         self._frames, self._frames_done, self._rendered = 0, 0, 0
         self._began_s = self._line_s = time.monotonic()
         self._frames_total = Counter("dreamhead_frames_total", "Frames of the chunks that were rendered.")
         self._chunks_total = Counter("dreamhead_chunks_total", "Chunks by how they ended.", ("status",))
         self._jobs_total = Counter("dreamhead_jobs_total", "Jobs by how they ended.", ("status",))
-
-    def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-            self._bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self._console)
-            self._task = self._bar.add_task("checking", total=None)
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
     def plan(self, jobs: int, frames: int, frames_done: int) -> None:
         """What is left to do: jobs, frames of their outputs, and how many of these an earlier run left."""
@@ -69,10 +59,6 @@ class BatchProgress:
             self._jobs_failed += 1
             self.say(f"job {job_id or '(unnamed)'} failed: {reason}")
         self._show()
-
-    def say(self, text: str) -> None:
-        """One line."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _show(self) -> None:
         if self._bar is not None:

@@ -3,7 +3,6 @@
 import argparse
 import math
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +13,12 @@ import torch
 from rich.console import Console
 
 from dreamhead import storage
+from dreamhead.cluster.command import SUCCEEDED, run_command
 from dreamhead.cluster.session import ray_with_cpus
 from dreamhead.cluster.trainer import train_on_ray
 from dreamhead.cluster.training_progress import TrainingProgress
 from dreamhead.config import load_yaml, parse
-from dreamhead.errors import ConfigError, DreamheadError
+from dreamhead.errors import ConfigError
 from dreamhead.training.assembly import assemble
 from dreamhead.training.loop import Watcher
 from dreamhead.training.networks import BASE
@@ -26,24 +26,13 @@ from dreamhead.training.plan import Plan, Request, plan, plan_ahead
 from dreamhead.training.settings import AUTOENCODER, STAGES, TrainingSettings, WorkersSettings
 from dreamhead.training.stage import train_stage
 
-SUCCEEDED, REFUSED, INTERRUPTED = 0, 2, 130
-"""Exit statuses."""
 ALL = "all"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; 0 when all steps are done, 2 when the run was refused or broke off, 130 when it was interrupted."""
     arguments = _parser().parse_args(argv)
-    console = Console(file=sys.stderr)
-    try:
-        _run(arguments, console)
-    except DreamheadError as error:
-        console.print(f"{type(error).__name__}: {error}", markup=False, highlight=False, soft_wrap=True)
-        return REFUSED
-    except KeyboardInterrupt:
-        console.print("interrupted; the same command goes on where this one stopped", markup=False)
-        return INTERRUPTED
-    return SUCCEEDED
+    return run_command(lambda console: _run(arguments, console))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(arguments: argparse.Namespace, console: Console) -> None:
+def _run(arguments: argparse.Namespace, console: Console) -> int:
     request = _request(arguments)
     stages = [arguments.stage] if arguments.stage != ALL else [s for s in STAGES if _is_wanted(s, request)]
     ahead = plan_ahead(request, stages)
@@ -67,6 +56,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
         _train(ahead.get(stage) or plan(request, stage), console)
     if uri := assemble(request):
         console.print(f"checkpoint: {uri}", markup=False, highlight=False, soft_wrap=True)
+    return SUCCEEDED
 
 
 def _request(arguments: argparse.Namespace) -> Request:

@@ -1,41 +1,33 @@
 """Tell people how a training gets on: a bar on a terminal, a plain line now and then elsewhere."""
 
 import time
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from typing_extensions import Self
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from dreamhead.cluster.bar import Bar
 
 LINE_EVERY_S = 15.0
 
+COLUMNS = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    TextColumn("{task.completed}/{task.total}"),
+    TimeElapsedColumn(),
+    TimeRemainingColumn(),
+)
 
-class TrainingProgress:
+
+class TrainingProgress(Bar):
     """The steps of one stage, and what the log said last."""
 
     def __init__(self, console: Console, stage: str, steps: int) -> None:
-        self._console = console
+        super().__init__(console, COLUMNS, stage, steps)
         self._stage = stage
         self._steps = steps
         self._figures = ""
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
         self._line_s = time.monotonic() - LINE_EVERY_S
-
-    def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-            self._bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self._console)
-            self._task = self._bar.add_task(self._stage, total=self._steps)
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
     def step(self, done: int) -> None:
         """`done` steps are done."""
@@ -54,10 +46,6 @@ class TrainingProgress:
                 self._line_s = time.monotonic()
                 waits = f"{line['data_wait']:.0%} of the time waiting for data"
                 self.say(f"{self._stage}: step {line['step']}/{self._steps}: {self._figures}, {waits}")
-
-    def say(self, text: str) -> None:
-        """One line."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _is_due(self) -> bool:
         return time.monotonic() - self._line_s >= LINE_EVERY_S

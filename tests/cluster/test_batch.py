@@ -13,6 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from dreamhead.cluster import batch
+from dreamhead.cluster.command import REFUSED, SOME_FAILED
 from dreamhead.cluster.manifest import read_manifest
 from dreamhead.config import DubSettings, load_yaml
 from dreamhead.stages.dub import dub
@@ -91,7 +92,7 @@ def test_frames_depend_neither_on_ray_nor_on_the_pools(
     farm.configure(ONE)
     status, rows = farm.run("work-one")
     one = farm.frames()
-    assert status == batch.SOME_FAILED
+    assert status == SOME_FAILED
     assert [row["status"] for row in rows] == ["succeeded", "succeeded", "failed"]
     assert rows[2]["error"].startswith("video_uri: ")
     assert [(row["frames"], row["dubbed_frames"], row["chunks"]) for row in rows[:2]] == [(24, 24, 4)] * 2
@@ -119,7 +120,7 @@ def test_a_second_run_renders_nothing_and_a_render_setting_only_renders(farm: Fa
     landmarks = sorted((farm.folder / "work").rglob("landmarks-*.npz"))
     written = [path.stat().st_mtime_ns for path in landmarks]
     status, rows = farm.run("work")
-    assert (status, [row["chunks_rendered"] for row in rows]) == (batch.SOME_FAILED, [0, 0, 0])
+    assert (status, [row["chunks_rendered"] for row in rows]) == (SOME_FAILED, [0, 0, 0])
     farm.configure(ONE, renderer="warp")
     _, rows = farm.run("work")
     assert [row["chunks_rendered"] for row in rows] == [4, 4, 0]
@@ -139,7 +140,7 @@ def test_pools_that_dont_fit_are_refused_at_once(
 def test_a_dry_run_shows_settings_and_bad_rows(farm: Farm, capsys: pytest.CaptureFixture[str]) -> None:
     farm.configure(ONE)
     farm.manifest.write_text(farm.manifest.read_text().replace('"job_id": "bad"', '"seed": -1'))
-    assert batch.main([str(farm.manifest), "--config", str(farm.config), "--dry-run"]) == batch.SOME_FAILED
+    assert batch.main([str(farm.manifest), "--config", str(farm.config), "--dry-run"]) == SOME_FAILED
     shown = capsys.readouterr().out
     assert DubSettings.model_validate(yaml.safe_load(shown)) == load_yaml(farm.config, DubSettings)
     assert "# row 2: InputError: seed: must be a whole number" in shown
@@ -147,5 +148,5 @@ def test_a_dry_run_shows_settings_and_bad_rows(farm: Farm, capsys: pytest.Captur
 
 
 def test_a_manifest_that_isnt_there_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert batch.main([str(tmp_path / "gone.csv")]) == batch.REFUSED
+    assert batch.main([str(tmp_path / "gone.csv")]) == REFUSED
     assert "ManifestError: the manifest can't be read" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import yaml
 from numpy.typing import NDArray
 
 from dreamhead.cluster import evaluate
+from dreamhead.cluster.command import INTERRUPTED, REFUSED, SOME_FAILED
 from dreamhead.cluster.evaluation import plan_pool
 from dreamhead.cluster.pools import Node
 from dreamhead.config import PoolSettings
@@ -64,7 +65,7 @@ def test_a_report_of_a_good_and_a_bad_clip_and_nothing_is_judged_twice(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, ray_session: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = {"conditions": ["real", "silent", "warp"]}
-    assert bench.run("--markdown", str(bench.folder / "docs" / "e.md"), **few) == evaluate.SOME_FAILED
+    assert bench.run("--markdown", str(bench.folder / "docs" / "e.md"), **few) == SOME_FAILED
     told = capsys.readouterr().err
     assert "2 clips, 6 conditions in all: 6 to judge, 0 are there" in told
     assert "gone real: failed: MediaError: " in told
@@ -107,7 +108,7 @@ def test_an_end_by_hand_leaves_what_was_judged(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(evaluate, "judge_all", interrupted)
-    assert bench.run() == evaluate.INTERRUPTED
+    assert bench.run() == INTERRUPTED
     told = capsys.readouterr().err
     assert "interrupted; the same command goes on where this one stopped" in told
     assert "18 not judged yet" in told
@@ -115,12 +116,12 @@ def test_an_end_by_hand_leaves_what_was_judged(
 
 
 def test_what_cant_be_used_is_refused_before_any_work(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench.run("--seconds", "-1") == evaluate.REFUSED
+    assert bench.run("--seconds", "-1") == REFUSED
     assert "ConfigError: --seconds: seconds: Input should be greater than 0" in capsys.readouterr().err
-    assert bench.run(judges={"recognition": "gone.onnx"}) == evaluate.REFUSED
+    assert bench.run(judges={"recognition": "gone.onnx"}) == REFUSED
     assert "setting judges.recognition: gone.onnx is not a file" in capsys.readouterr().err
     bench.clips = bench.folder / "gone.csv"
-    assert bench.run() == evaluate.REFUSED
+    assert bench.run() == REFUSED
     assert "ManifestError: " in capsys.readouterr().err
     assert not bench.output.exists()
 

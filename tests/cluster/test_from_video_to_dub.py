@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dreamhead import cli
 from dreamhead.checkpoint import Checkpoint
 from dreamhead.cluster import evaluate, prepare, train
+from dreamhead.cluster.command import SUCCEEDED
 from dreamhead.media.video import probe, read_frames
 from dreamhead.training.dataset import list_clips
 from dreamhead.training.runs import RunFolder
@@ -77,7 +78,7 @@ def trained(data: str, folder: Path) -> str:
     killer.start()
     place = ["--data", data, "--config", str(CONFIG), "--name", "toy", "--storage", str(folder / "runs")]
     try:
-        assert train.main(["--stage", "all", *place, "--num-workers", "2"]) == train.SUCCEEDED
+        assert train.main(["--stage", "all", *place, "--num-workers", "2"]) == SUCCEEDED
     finally:
         over.set()
         killer.join()

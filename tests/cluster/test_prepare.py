@@ -13,6 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from dreamhead.cluster import prepare
+from dreamhead.cluster.command import INTERRUPTED, REFUSED, SOME_FAILED, SUCCEEDED
 from dreamhead.cluster.pools import Node
 from dreamhead.cluster.preparation import plan_pool, refuse_other_splits
 from dreamhead.config import PoolSettings, PreparationSettings, load_yaml
@@ -78,7 +79,7 @@ def room(tmp_path: Path, make_video: Callable[..., str], face_frames: list[NDArr
 def test_videos_become_shards_and_are_not_done_again(
     room: Room, ray_session: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert room.run("--validation-speakers", "bert") == prepare.SOME_FAILED
+    assert room.run("--validation-speakers", "bert") == SOME_FAILED
     said = capsys.readouterr().err
     assert "3 of 3 sources to prepare" in said
     assert "broken.mp4 failed: MediaError: " in said
@@ -101,7 +102,7 @@ def test_videos_become_shards_and_are_not_done_again(
     written = room.shards()
     (room.videos / "broken.mp4").unlink()
     shutil.copy(room.videos / "anna.mp4", room.videos / "copy.mp4")
-    assert room.run("--validation-speakers", "bert") == prepare.SOME_FAILED
+    assert room.run("--validation-speakers", "bert") == SOME_FAILED
     said = capsys.readouterr().err
     assert "0 of 3 sources to prepare" in said
     assert "copy.mp4: its content is that of " in said
@@ -109,7 +110,7 @@ def test_videos_become_shards_and_are_not_done_again(
 
 
 def test_a_dry_run_shows_settings_and_sources(room: Room, capsys: pytest.CaptureFixture[str]) -> None:
-    assert room.run("--dry-run", "--speech-encoder", "hubert_base") == prepare.ALL_PREPARED
+    assert room.run("--dry-run", "--speech-encoder", "hubert_base") == SUCCEEDED
     shown = capsys.readouterr().out
     settings = load_yaml(room.config, PreparationSettings)
     expected = settings.model_copy(update={"speech_encoder": "hubert_base"})
@@ -129,7 +130,7 @@ def test_a_dry_run_shows_settings_and_sources(room: Room, capsys: pytest.Capture
 def test_wrong_usage_is_one_line(
     room: Room, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
 ) -> None:
-    assert room.run(*arguments) == prepare.REFUSED
+    assert room.run(*arguments) == REFUSED
     assert message in capsys.readouterr().err
 
 
@@ -140,7 +141,7 @@ def test_an_interrupted_run_writes_what_there_is(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(prepare.PreparationRun, "__call__", interrupt)
-    assert room.run() == prepare.INTERRUPTED
+    assert room.run() == INTERRUPTED
     assert "interrupted; the same command goes on where this one stopped" in capsys.readouterr().err
     assert (room.output / "report.html").exists()
 
@@ -151,7 +152,7 @@ def test_a_pool_is_sized_by_the_cluster_or_checked() -> None:
     assert plan_pool(None, [Node(cpus=0.5, gpus=0)]).num_cpus == 0.5
     given = PoolSettings(min_size=3, max_size=5, num_cpus=2)
     assert plan_pool(given, nodes) == given
-    with pytest.raises(ClusterError, match=r"room for 1 processes of 3 CPUs and 0 GPUs, pool\.min_size is 2"):
+    with pytest.raises(ClusterError, match=r"room for 1 actors of 3 CPUs and 0 GPUs, pool\.min_size is 2"):
         plan_pool(PoolSettings(min_size=2, max_size=2, num_cpus=3), nodes)
 
 

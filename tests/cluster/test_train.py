@@ -13,6 +13,7 @@ import yaml
 
 from dreamhead.checkpoint import Checkpoint
 from dreamhead.cluster import train
+from dreamhead.cluster.command import INTERRUPTED, REFUSED, SUCCEEDED
 from dreamhead.training.dataset import write_clips
 from dreamhead.training.journal import read_log
 from dreamhead.training.runs import RunFolder
@@ -51,7 +52,7 @@ def command(home: Path, name: str, *more: str, stage: str = "all", config: str =
 @pytest.fixture(scope="module")
 def trained(home: Path) -> Path:
     """The run of all stages."""
-    assert train.main(command(home, "all")) == train.SUCCEEDED
+    assert train.main(command(home, "all")) == SUCCEEDED
     return home / "runs" / "all"
 
 
@@ -84,7 +85,7 @@ def test_the_card_says_how_it_came_about(trained: Path, home: Path) -> None:
 
 def test_what_is_done_is_not_done_again(trained: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in (trained / AUTOENCODER).rglob("*.pt")}
-    assert train.main(command(home, "all")) == train.SUCCEEDED
+    assert train.main(command(home, "all")) == SUCCEEDED
     said = capsys.readouterr().err
     assert "autoencoder: all 4 steps are done" in said
     assert f"checkpoint: {trained / 'checkpoint'}" in said
@@ -97,7 +98,7 @@ def test_a_stage_can_be_trained_on_from_a_checkpoint(home: Path) -> None:
     (home / "on.yaml").write_text(yaml.safe_dump(settings))
     given = Checkpoint.load(str(home / "given"))
     more = ("--init-from", str(home / "given"))
-    assert train.main(command(home, "on", *more, stage=LANDMARKS, config="on.yaml")) == train.SUCCEEDED
+    assert train.main(command(home, "on", *more, stage=LANDMARKS, config="on.yaml")) == SUCCEEDED
     made = Checkpoint.load(str(home / "runs/on/checkpoint"))
     assert made.render_digest == given.render_digest
     assert made.landmarks_digest != given.landmarks_digest
@@ -108,7 +109,7 @@ def test_a_stage_can_be_trained_on_from_a_checkpoint(home: Path) -> None:
 
 
 def test_a_given_autoencoder_is_neither_trained_nor_changed(home: Path) -> None:
-    assert train.main(command(home, "given-ae", "--autoencoder", str(home / "given"))) == train.SUCCEEDED
+    assert train.main(command(home, "given-ae", "--autoencoder", str(home / "given"))) == SUCCEEDED
     assert not (home / "runs/given-ae" / AUTOENCODER).exists()
     given, made = (Checkpoint.load(str(home / name)) for name in ("given", "runs/given-ae/checkpoint"))
     for one, other in zip(
@@ -118,8 +119,8 @@ def test_a_given_autoencoder_is_neither_trained_nor_changed(home: Path) -> None:
 
 
 def started(arguments: list[str]) -> subprocess.Popen[bytes]:
-    """The command in another process, with one thread."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    """The command in another process, with as many threads as this one has: sums depend on them."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
     return subprocess.Popen(
         [sys.executable, str(ROOT / "ray_jobs" / "train.py"), *arguments], stderr=subprocess.PIPE, env=environment
     )
@@ -141,10 +142,10 @@ def test_killed_at_once_and_gone_on_with_by_the_same_command(home: Path) -> None
     process.communicate()
     assert folder.finished() is None
     assert 4 <= folder.steps()[-1] < 60
-    assert train.main(arguments) == train.SUCCEEDED
+    assert train.main(arguments) == SUCCEEDED
     assert [line["step"] for line in read_log(folder.uri) if "loss" in line] == list(range(2, 61, 2))
     straight = command(home, "straight", stage=AUTOENCODER, config="more.yaml")
-    assert train.main(straight) == train.SUCCEEDED
+    assert train.main(straight) == SUCCEEDED
     ours, theirs = (RunFolder(str(home / "runs" / name / AUTOENCODER)).load(60) for name in ("killed", "straight"))
     for name, part in theirs["network"].items():
         torch.testing.assert_close(ours["network"][name], part, rtol=1e-3, atol=1e-4)
@@ -157,7 +158,7 @@ def test_a_polite_end_saves_first(home: Path) -> None:
     wait_for_step(process, folder, 2)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1].decode()
-    assert process.returncode == train.INTERRUPTED
+    assert process.returncode == INTERRUPTED
     assert "interrupted; the same command goes on where this one stopped" in said
     assert "Traceback" not in said
 
@@ -176,7 +177,7 @@ def test_a_polite_end_saves_first(home: Path) -> None:
 def test_what_is_refused_is_said_in_one_line(
     home: Path, more: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train.main([*command(home, "refused"), *more]) == train.REFUSED
+    assert train.main([*command(home, "refused"), *more]) == REFUSED
     said = capsys.readouterr().err
     assert message in said
     assert len(said.splitlines()) == 1
@@ -187,5 +188,5 @@ def test_a_gpu_that_is_not_there_is_not_waited_for(home: Path, capsys: pytest.Ca
         pytest.skip("this machine has a GPU")
     settings = values(2) | {"workers": {"use_gpu": True}}
     (home / "gpu.yaml").write_text(yaml.safe_dump(settings))
-    assert train.main(command(home, "gpu", stage=AUTOENCODER, config="gpu.yaml")) == train.REFUSED
+    assert train.main(command(home, "gpu", stage=AUTOENCODER, config="gpu.yaml")) == REFUSED
     assert "workers.use_gpu: true, but this machine has no GPU" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from dreamhead.cluster import train
+from dreamhead.cluster.command import SUCCEEDED
 from dreamhead.cluster.pools import Node
 from dreamhead.cluster.trainer import check_workers_fit
 from dreamhead.config import load_yaml
@@ -134,7 +135,7 @@ def test_a_killed_worker_changes_nothing(
     finally:
         over.set()
         killer.join()
-    assert status == train.SUCCEEDED
+    assert status == SUCCEEDED
     assert len(killed) == 1
     assert len((begun / "runs" / "toy" / LANDMARKS / "restarts.jsonl").read_text().splitlines()) == 1
     alone = RunFolder(str(begun / "alone" / "toy" / LANDMARKS))
@@ -148,5 +149,5 @@ def test_a_killed_worker_changes_nothing(
     np.testing.assert_allclose(*losses, rtol=1e-4)
     assert folder.finished() is not None
     capsys.readouterr()
-    assert train.main([*command, "--num-workers", "2"]) == train.SUCCEEDED
+    assert train.main([*command, "--num-workers", "2"]) == SUCCEEDED
     assert capsys.readouterr().err == "audio_to_landmark: all 60 steps are done\n"
