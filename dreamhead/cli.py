@@ -1,11 +1,15 @@
 """The `dreamhead` command. Exit status: 0 done, 1 the dub failed, 2 wrong usage or settings."""
 
+import json
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -14,6 +18,9 @@ from dreamhead import storage
 from dreamhead.config import DubSettings, load_yaml
 from dreamhead.errors import ConfigError, DreamheadError, InputError
 from dreamhead.records import LongerAudio
+
+if TYPE_CHECKING:
+    from dreamhead.stages.status import JobStatus
 
 # What takes seconds to import is imported by the command that needs it: `--help` answers at once.
 
@@ -119,6 +126,84 @@ def inspect(
     for name, value in facts.items():
         table.add_row(name, str(value))
     Console().print(table)
+
+
+@app.command()
+def status(
+    manifest: Annotated[str, typer.Argument(help=".parquet, .csv or .jsonl; a path or s3://")],
+    config: Annotated[Path | None, typer.Option(help="The batch job's settings")] = None,
+    checkpoint: Annotated[str, typer.Option(help="The batch job's weights")] = "",
+    work: Annotated[str, typer.Option(help="The batch job's work directory; beside the outputs unless given")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each job")] = False,
+    show_all: Annotated[bool, typer.Option("--all", help="Every job, those that are done too")] = False,
+) -> None:
+    """Say how far a manifest's jobs and chunks are: done, failed or missing. Exit status 1 unless all are done."""
+    from dreamhead.cluster.overview import statuses
+    from dreamhead.cluster.places import find_places
+
+    found = list(statuses(find_places(manifest, config=config, checkpoint=checkpoint, work=work)))
+    if as_json:
+        for one in found:
+            facts = {"job_id": one.job.job_id, "row": one.job.row, **_status_facts(one)}
+            sys.stdout.write(json.dumps(facts, sort_keys=True) + "\n")
+    else:
+        Console().print(_status_table(found, show_all))
+    raise typer.Exit(DONE if all(one.state == "done" for one in found) else FAILED)
+
+
+@app.command()
+def clean(
+    manifest: Annotated[str, typer.Argument(help=".parquet, .csv or .jsonl; a path or s3://")],
+    config: Annotated[Path | None, typer.Option(help="The batch job's settings")] = None,
+    checkpoint: Annotated[str, typer.Option(help="The batch job's weights")] = "",
+    work: Annotated[str, typer.Option(help="The batch job's work directory; beside the outputs unless given")] = "",
+    analysis: Annotated[bool, typer.Option(help="Also the analysis of videos whose every job is done")] = False,
+    other_settings: Annotated[bool, typer.Option(help="Also what other settings, weights or inputs left")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only say how much it is")] = False,
+) -> None:
+    """Free what published jobs no longer need: chunks, landmarks. Outputs and results stay."""
+    from dreamhead.cluster.overview import free
+    from dreamhead.cluster.places import find_places
+
+    places = find_places(manifest, config=config, checkpoint=checkpoint, work=work)
+    freed = free(places, analysis=analysis, other_settings=other_settings, dry_run=dry_run)
+    done = "would be deleted" if dry_run else "deleted"
+    Console().print(f"{freed.files} files of {freed.size / 1e6:.1f} MB {done}", highlight=False)
+
+
+def _status_facts(one: "JobStatus") -> dict[str, str | int]:
+    return {
+        "state": one.state,
+        "error": one.error,
+        "chunks_done": one.chunks_done,
+        "chunks_failed": one.chunks_failed,
+        "chunks_missing": one.chunks_missing,
+        "spans_ahead": one.spans_ahead,
+    }
+
+
+def _status_table(found: "list[JobStatus]", show_all: bool) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("row", "job", "state", "chunks done", "failed", "missing", "not yet analysed", "why"):
+        table.add_column(heading, overflow="fold", justify="left" if heading in ("job", "state", "why") else "right")
+    colours = {"done": "green", "failed": "red", "missing": "yellow"}
+    for one in found:
+        if show_all or one.state != "done":
+            counts = (one.chunks_done, one.chunks_failed, one.chunks_missing)
+            ahead = f"{one.spans_ahead} spans" if one.spans_ahead else ""
+            state = f"[{colours[one.state]}]{one.state}"
+            table.add_row(str(one.job.row), one.job.job_id, state, *map(str, counts), ahead, escape(one.error))
+    states: Counter[str] = Counter(one.state for one in found)
+    totals = (
+        sum(one.chunks_done for one in found),
+        sum(one.chunks_failed for one in found),
+        sum(one.chunks_missing for one in found),
+    )
+    ahead = f"{sum(one.spans_ahead for one in found)} spans"
+    table.add_section()
+    counted = ", ".join(f"{states[state]} {state}" for state in colours)
+    table.add_row("", f"{len(found)} jobs", counted, *map(str, totals), ahead)
+    return table
 
 
 def _media_facts(uri: str) -> dict[str, object]:

@@ -105,11 +105,15 @@ class PoolSettings(Section):
     """Logical CPUs an actor reserves."""
     num_gpus: float = Field(default=0.0, ge=0)
     """GPUs an actor reserves; fractions share one."""
+    label_selector: dict[str, str] = {}
+    """Labels of the nodes that its actors may run on, as Ray's `label_selector`; empty means any node."""
 
     @model_validator(mode="after")
     def _check_bounds(self) -> Self:
         if self.max_size < self.min_size:
             raise ValueError(f"max_size {self.max_size} is below min_size {self.min_size}")
+        if self.num_gpus > 1 and self.num_gpus % 1:
+            raise ValueError(f"num_gpus {self.num_gpus:g}: a share of one GPU, or whole GPUs")
         return self
 
 
@@ -123,9 +127,27 @@ class PoolsSettings(Section):
     render: PoolSettings | None = None
     """GPU pool that paints and encodes."""
     max_attempts: int = Field(default=3, ge=1)
-    """Tries of one chunk before its job fails."""
-    no_progress_timeout_s: float = Field(default=1800.0, gt=0)
+    """Tries of one chunk before its job fails; those that a lost machine took away don't count."""
+    chunk_timeout_s: float = Field(default=600.0, gt=0)
+    """Wall-clock limit of one try of a chunk's landmarks or rendering; its process is then ended."""
+    span_timeout_s: float = Field(default=1800.0, gt=0)
+    """Wall-clock limit of one try of a span's analysis, waiting for the next stage not counted."""
+    finalize_timeout_s: float = Field(default=1800.0, gt=0)
+    """Wall-clock limit of one try to check a group of jobs, or to join and publish one."""
+    no_progress_timeout_s: float = Field(default=3600.0, gt=0)
     """The run is ended with an error when no chunk finished for this long."""
+    wait_for_nodes_s: float = Field(default=0.0, ge=0)
+    """How long to wait for machines that an autoscaler must start first; pools that aren't given are sized after it."""
+
+    @model_validator(mode="after")
+    def _check_timeouts(self) -> Self:
+        for name in ("chunk_timeout_s", "span_timeout_s"):
+            if getattr(self, name) >= self.no_progress_timeout_s:
+                raise ValueError(
+                    f"{name} {getattr(self, name):g} must be below no_progress_timeout_s "
+                    f"{self.no_progress_timeout_s:g}, or one slow piece would end the whole run"
+                )
+        return self
 
 
 class WeightsSettings(Section):

@@ -169,6 +169,10 @@ class Chunk:
     """Frames by `Route` name."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds by stage."""
+    retries: dict[str, int] = field(default_factory=dict)
+    """Tries beyond the first by stage, in this run."""
+    workers: dict[str, str] = field(default_factory=dict)
+    """Which actor did the work, by stage, in this run."""
 
     def to_row(self) -> dict[str, object]:
         """The row that Ray Data carries."""

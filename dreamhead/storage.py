@@ -4,7 +4,7 @@ import hashlib
 import posixpath
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -110,6 +110,17 @@ def list_files(prefix: str) -> list[str]:
         return sorted(f"{start}/{path.relative_to(root).as_posix()}" for path in paths)
 
 
+def list_sizes(prefix: str) -> dict[str, int]:
+    """Bytes by uri of all files below a directory uri."""
+    return {uri: size(uri) for uri in list_files(prefix)}
+
+
+def delete_many(uris: Iterable[str]) -> None:
+    """Remove files, in this order; those that aren't there are passed over."""
+    for uri in uris:
+        delete(uri)
+
+
 def delete(uri: str) -> None:
     """Remove one file; nothing happens when it isn't there."""
     with _explained("delete", uri):
@@ -135,6 +146,17 @@ def content_digest(uri: str) -> str:
         path = local_path(uri).absolute()
         status = path.stat()
         return _sha256(path, status.st_size, status.st_mtime_ns)
+
+
+def identity(uri: str) -> str:
+    """What tells a file from its other versions without reading it: ETag, or time of change, and size."""
+    with _explained("read", uri):
+        if is_remote(uri):
+            info = _s3().info(uri)
+            return f"{uri} {info['ETag']} {info['size']}"
+        path = local_path(uri).absolute()
+        status = path.stat()
+        return f"{path} {status.st_mtime_ns} {status.st_size}"
 
 
 def local_path(uri: str) -> Path:

@@ -3,47 +3,59 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import ray
 import torch
 from numpy.typing import NDArray
 
+from dreamhead.cluster.session import is_node_lost
 from dreamhead.config import DubSettings
 from dreamhead.records import Chunk, Job, Span
 from dreamhead.stages.analyse import AnalyseSpan
+from dreamhead.stages.attempts import Place
 from dreamhead.stages.landmarks import MakeLandmarks
 from dreamhead.stages.render import RenderChunk
 
 Batch = dict[str, NDArray[Any]]
 Rows = dict[str, list[object]]
 
-CUDA_LOST = 70
-"""Exit status of an actor whose GPU context is lost: Ray starts another one, which tries the chunk again."""
+CUDA_LOST, TOO_SLOW = 70, 71
+"""Exit statuses of an actor whose GPU context is lost, or whose work took too long: Ray starts another one, which
+tries it again."""
+
+
+def this_place() -> Place:
+    """This actor's machine; the end of its process brings another one."""
+    node = ray.get_runtime_context().get_node_id()
+    return Place(node=node, is_lost=is_node_lost, end_process=partial(os._exit, TOO_SLOW))
 
 
 class AnalyseSpans:
     """One row of spans, the same range of one video for several jobs, to one row a chunk, as they come."""
 
     def __init__(self, settings: DubSettings, checkpoint_uri: str, work_uri: str) -> None:
-        self._analyse = AnalyseSpan(settings, checkpoint_uri, work_uri)
+        self._analyse = AnalyseSpan(settings, checkpoint_uri, work_uri, this_place())
 
     def __call__(self, batch: Batch) -> Iterator[Rows]:
         for text in batch["spans"]:
             for span in spans_from_json(str(text)):
                 for chunk in self._analyse(span):
-                    yield to_rows(chunk)
+                    yield to_rows(chunk, "analyse")
 
 
 class LandmarkChunks:
     """One chunk to one chunk."""
 
     def __init__(self, settings: DubSettings, checkpoint_uri: str, work_uri: str) -> None:
-        self._make_landmarks = MakeLandmarks(settings, checkpoint_uri, work_uri)
+        self._make_landmarks = MakeLandmarks(settings, checkpoint_uri, work_uri, this_place())
 
     def __call__(self, batch: Batch) -> Iterator[Rows]:
         for chunk in chunks_of(batch):
             try:
-                yield to_rows(self._make_landmarks(chunk))
+                yield to_rows(self._make_landmarks(chunk), "landmarks")
             except torch.AcceleratorError:
                 os._exit(CUDA_LOST)
 
@@ -52,12 +64,12 @@ class RenderChunks:
     """One chunk to one chunk."""
 
     def __init__(self, settings: DubSettings, checkpoint_uri: str, work_uri: str) -> None:
-        self._render = RenderChunk(settings, checkpoint_uri, work_uri)
+        self._render = RenderChunk(settings, checkpoint_uri, work_uri, this_place())
 
     def __call__(self, batch: Batch) -> Iterator[Rows]:
         for chunk in chunks_of(batch):
             try:
-                yield to_rows(self._render(chunk))
+                yield to_rows(self._render(chunk), "render")
             except torch.AcceleratorError:
                 os._exit(CUDA_LOST)
 
@@ -78,6 +90,8 @@ def chunks_of(batch: Batch) -> list[Chunk]:
     return [Chunk.from_json(str(text)) for text in batch["chunk"]]
 
 
-def to_rows(chunk: Chunk) -> Rows:
-    """A batch of one row."""
-    return {name: [value] for name, value in chunk.to_row().items()}
+def to_rows(chunk: Chunk, stage: str) -> Rows:
+    """A batch of one row, which says that this actor has done the stage's work."""
+    actor = ray.get_runtime_context().get_actor_id() or ""
+    done = replace(chunk, workers={**chunk.workers, stage: actor})
+    return {name: [value] for name, value in done.to_row().items()}

@@ -1,24 +1,46 @@
 """What every command of `ray_jobs/` does alike: errors of ours are one line, an interrupted run can go on."""
 
+import signal
 import sys
+import threading
 from collections.abc import Callable
+from types import FrameType
 
 from rich.console import Console
 
 from dreamhead.errors import DreamheadError
 
-SUCCEEDED, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+SUCCEEDED, SOME_FAILED, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 """Exit statuses."""
 
 
 def run_command(work: Callable[[Console], int]) -> int:
-    """The exit status of `work`, which is given a console on stderr; REFUSED after an error, INTERRUPTED by Ctrl-C."""
+    """The exit status of `work`, which is given a console on stderr.
+
+    REFUSED after an error of ours, INTERRUPTED by Ctrl-C, TERMINATED by SIGTERM, which is how a stopped job ends.
+    """
     console = Console(file=sys.stderr)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _exit)
     try:
         return work(console)
     except DreamheadError as error:
         console.print(f"{type(error).__name__}: {error}", markup=False, highlight=False, soft_wrap=True)
         return REFUSED
     except KeyboardInterrupt:
-        console.print("interrupted; the same command goes on where this one stopped", markup=False)
+        _say_interrupted(console)
         return INTERRUPTED
+    except SystemExit as end:
+        if end.code != signal.SIGTERM:
+            raise
+        _say_interrupted(console)
+        return TERMINATED
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    # Ray's own handler does the same, and takes this one's place once Ray is there.
+    sys.exit(signal.SIGTERM)
+
+
+def _say_interrupted(console: Console) -> None:
+    console.print("interrupted; the same command goes on where this one stopped", markup=False)

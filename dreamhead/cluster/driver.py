@@ -1,34 +1,32 @@
 """Run a manifest on Ray: check the jobs, render what is missing, finalise each job as its last chunk ends."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-import ray
-from ray.exceptions import RayError
-
+from dreamhead.cluster.checking import check
+from dreamhead.cluster.finishing import Finishing
 from dreamhead.cluster.flow import flow
-from dreamhead.cluster.pools import FINALIZE_CPUS, Pools, plan_pools
+from dreamhead.cluster.pools import Node, Pools, plan_pools
 from dreamhead.cluster.progress import BatchProgress
-from dreamhead.cluster.session import cluster_nodes
+from dreamhead.cluster.session import cluster_nodes, wait_for_nodes
 from dreamhead.cluster.table import ResultsTable
 from dreamhead.config import DubSettings
-from dreamhead.errors import ClusterError, InputError, StorageError
+from dreamhead.errors import ClusterError, DiskFullError, DreamheadError
 from dreamhead.records import Chunk, Job, Span
 from dreamhead.stages import results
 from dreamhead.stages.dub import open_work
-from dreamhead.stages.finalize import finalize
-from dreamhead.stages.prepare import PreparedJob, prepare
+from dreamhead.stages.prepare import PreparedJob
+from dreamhead.stages.results import Row, Tally
 from dreamhead.stages.work import Work
-
-Row = dict[str, Any]
-
-PREPARE_CPUS = 0.5
-"""CPUs that one checking task reserves: it mostly waits for storage."""
 
 
 class BatchRun:
-    """One run of a manifest's jobs. Expects Ray to be there; the table and the progress belong to the caller."""
+    """One run of a manifest's jobs. Expects Ray to be there; the table and the progress belong to the caller.
+
+    Args:
+        retry_failed: try again what an earlier run gave up.
+        clean: delete a job's chunks once its output is published.
+    """
 
     def __init__(
         self,
@@ -37,52 +35,65 @@ class BatchRun:
         work_uri: str,
         table: ResultsTable,
         progress: BatchProgress,
+        *,
+        retry_failed: bool = False,
+        clean: bool = False,
     ) -> None:
         self._constructor = (settings, checkpoint_uri, work_uri)
         self._settings = settings
         self._table = table
         self._progress = progress
-        self._work, self._weights_digest = open_work(settings, checkpoint_uri, work_uri)
-        self._open: dict[str, PreparedJob] = {}
-        self._chunks: dict[str, list[Chunk]] = defaultdict(list)
-        self._finalizing: dict[ray.ObjectRef[Row], Job] = {}
+        self._retry_failed = retry_failed
+        self._work, weights_digest = open_work(settings, checkpoint_uri, work_uri)
+        self._finishing = Finishing(self._work, weights_digest, clean=clean)
+        self._open: dict[str, _OpenJob] = {}
 
     def __call__(self, jobs: Sequence[Job]) -> None:
-        """Dub every job, or say in the table why not. Raises ClusterError where the whole run can't go on."""
+        """Dub every job, or say in the table why not.
+
+        Raises ClusterError or DiskFullError where the whole run can't go on; the jobs that it leaves are then failed
+        rows, and the next run goes on with them.
+        """
         pools = self._plan_pools()
-        prepared = self._prepare(jobs)
+        prepared = self._check(jobs)
         self._progress.plan(
-            len(prepared),
-            sum(job.frames for job in prepared),
-            sum(chunk.stop - chunk.start for job in prepared for chunk in job.done),
+            len(prepared), sum(job.frames for job in prepared), sum(job.frames_done for job in prepared), pools
         )
-        for job in prepared:
-            self._open[job.job.job_id] = job
-            self._chunks[job.job.job_id].extend(job.done)
-            if not job.spans:
-                self._start_finalizing(job)
-        groups = group_spans(prepared, self._work)
         try:
-            if groups:
+            for job in prepared:
+                self._open[job.job.job_id] = _OpenJob(job)
+                if not job.spans:
+                    self._start_finishing(job.job.job_id)
+            if groups := group_spans(prepared, self._work):
                 self._render(groups, pools)
-            self._collect(wait=True)
-        except ClusterError as error:
+            self._end_all(self._finishing.ended(wait=True))
+        except (ClusterError, DiskFullError) as error:
             self._give_up(error)
             raise
 
     def _plan_pools(self) -> Pools:
+        settings, use_gpus = self._settings.pools, self._settings.device != "cpu"
+
+        def fits(nodes: Sequence[Node]) -> bool:
+            try:
+                plan_pools(settings, nodes, use_gpus=use_gpus)
+            except ClusterError:
+                return False
+            return True
+
+        wait_for_nodes(settings, fits)
         nodes = cluster_nodes()
         if self._settings.device == "cuda" and not any(node.gpus for node in nodes):
             raise ClusterError("device: cuda was asked for, but no node of the cluster has a GPU; allowed: auto, cpu")
-        return plan_pools(self._settings.pools, nodes, use_gpus=self._settings.device != "cpu")
+        return plan_pools(settings, nodes, use_gpus=use_gpus)
 
-    def _prepare(self, jobs: Sequence[Job]) -> list[PreparedJob]:
-        """Check all jobs side by side; those that can't be dubbed, or already are, end here."""
-        waiting = {prepare_job.remote(job, self._work): job for job in jobs}
+    def _check(self, jobs: Sequence[Job]) -> list[PreparedJob]:
+        """Those that are to be dubbed; the others, whose rows are known, end here."""
         prepared: list[PreparedJob] = []
-        while waiting:
-            (done, *_), _ = ray.wait(list(waiting))
-            answer = _answer(done, waiting.pop(done))
+        cpus = sum(node.cpus for node in cluster_nodes())
+        answers = check(jobs, self._work, retry_failed=self._retry_failed, cpus=cpus)
+        for count, answer in enumerate(answers, start=1):
+            self._progress.checked(count)
             if not isinstance(answer, PreparedJob):
                 self._end(answer)
             elif answer.result is not None:
@@ -94,41 +105,59 @@ class BatchRun:
 
     def _render(self, groups: Sequence[Sequence[Span]], pools: Pools) -> None:
         for chunk in flow(groups, pools, self._constructor):
+            _refuse_full_disk(chunk.error)
             self._progress.chunk(chunk)
             job = self._open.get(chunk.job.job_id)
             if job is not None:
-                self._chunks[job.job.job_id].append(chunk)
-                chunks = self._chunks[job.job.job_id]
+                job.add(chunk)
                 if chunk.error:
-                    self._end(results.failed(job.job, chunk.error, chunks))
-                elif sum(part.stop - part.start for part in chunks) == job.frames:
-                    self._start_finalizing(job)
-            self._collect(wait=False)
-        for job in list(self._open.values()):
-            self._start_finalizing(job)
+                    self._end(results.failed(chunk.job, chunk.error, job.tally))
+                elif job.is_complete:
+                    self._start_finishing(chunk.job.job_id)
+            self._end_all(self._finishing.ended(wait=False))
+        # Another run may have made what this one still waits for.
+        for job_id in list(self._open):
+            self._start_finishing(job_id)
 
-    def _start_finalizing(self, job: PreparedJob) -> None:
-        """The job's last chunk is there, or none will come: join what there is."""
-        del self._open[job.job.job_id]
-        chunks = self._chunks.pop(job.job.job_id, [])
-        self._finalizing[finalize_job.remote(job, chunks, self._work, self._weights_digest)] = job.job
+    def _start_finishing(self, job_id: str) -> None:
+        job = self._open.pop(job_id)
+        self._finishing.start(job.prepared, job.tally)
 
-    def _collect(self, *, wait: bool) -> None:
-        while self._finalizing:
-            done, _ = ray.wait(list(self._finalizing), timeout=None if wait else 0)
-            if not done:
-                return
-            self._end(_answer(done[0], self._finalizing.pop(done[0])))
+    def _end_all(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            self._end(row)
 
     def _end(self, row: Row) -> None:
+        _refuse_full_disk(f"{row['error_type']}: {row['error']}")
         self._open.pop(row["job_id"], None)
         self._table.add(row)
-        self._progress.job(row["job_id"], row["status"], f"{row['error_type']}: {row['error']}")
+        self._progress.job(row)
 
-    def _give_up(self, error: ClusterError) -> None:
-        self._collect(wait=True)
-        for job in list(self._open.values()):
-            self._end(results.failed(job.job, error))
+    def _give_up(self, error: DreamheadError) -> None:
+        for row in self._finishing.ended(wait=True):
+            self._table.add(row)
+            self._progress.job(row)
+        for job in self._open.values():
+            self._table.add(results.failed(job.prepared.job, error, job.tally))
+
+
+class _OpenJob:
+    """A job whose chunks are still coming."""
+
+    def __init__(self, prepared: PreparedJob) -> None:
+        self.prepared = prepared
+        self.tally = Tally()
+        self._frames_left = prepared.frames - prepared.frames_done
+
+    def add(self, chunk: Chunk) -> None:
+        self.tally = self.tally.plus(chunk)
+        # A chunk of an earlier run, in a span that isn't whole, comes by as well.
+        if chunk.attempt and not chunk.error:
+            self._frames_left -= chunk.stop - chunk.start
+
+    @property
+    def is_complete(self) -> bool:
+        return self._frames_left <= 0
 
 
 def group_spans(prepared: Sequence[PreparedJob], work: Work) -> list[list[Span]]:
@@ -141,25 +170,7 @@ def group_spans(prepared: Sequence[PreparedJob], work: Work) -> list[list[Span]]
     return list(groups.values())
 
 
-def _answer(ref: "ray.ObjectRef[Any]", job: Job) -> Any:
-    """A task's answer; one that died, or failed in a way that isn't ours, fails its job alone."""
-    try:
-        return ray.get(ref)
-    except RayError as error:
-        cause = getattr(error, "cause", None) or error
-        return results.failed(job, f"{type(cause).__name__}: {cause}")
-
-
-@ray.remote(num_cpus=PREPARE_CPUS)
-def prepare_job(job: Job, work: Work) -> PreparedJob | Row:
-    """Check one job; a failed results row where it can't be dubbed."""
-    try:
-        return prepare(job, work)
-    except (InputError, StorageError) as error:
-        return results.failed(job, error)
-
-
-@ray.remote(num_cpus=FINALIZE_CPUS)
-def finalize_job(prepared: PreparedJob, chunks: list[Chunk], work: Work, weights_digest: str) -> Row:
-    """Join one job's chunks, and publish its output."""
-    return finalize(prepared, chunks, work, weights_digest)
+def _refuse_full_disk(error: str) -> None:
+    kind, _, message = error.partition(": ")
+    if kind == DiskFullError.__name__:
+        raise DiskFullError(message)

@@ -2,10 +2,14 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data._internal.execution.backpressure_policy.downstream_capacity_backpressure_policy import (
+    DownstreamCapacityBackpressurePolicy,
+)
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
@@ -22,7 +26,23 @@ RUNTIME_ENV = {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}}
 """Networks of several actors share a machine's cores: threads that wait for each other must not spin meanwhile."""
 
 
-def flow(groups: Sequence[Sequence[Span]], pools: Pools, constructor: Constructor) -> Iterator[Chunk]:
+WAITING_RATIO = 3.0
+"""Chunks that may wait before a pool, for each that it works on: enough that no actor idles, and few enough that a
+fast stage doesn't run ahead over all videos, with their files on the disk and their rows in the driver's memory."""
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The callable classes that the three pools run."""
+
+    analyse: type[Any] = AnalyseSpans
+    landmarks: type[Any] = LandmarkChunks
+    render: type[Any] = RenderChunks
+
+
+def flow(
+    groups: Sequence[Sequence[Span]], pools: Pools, constructor: Constructor, stages: Stages | None = None
+) -> Iterator[Chunk]:
     """Run groups of spans through the stages; yields each chunk as it ends, in any order, failed ones too.
 
     Raises ClusterError when Ray gives up, or nothing happened for `no_progress_timeout_s`.
@@ -31,7 +51,7 @@ def flow(groups: Sequence[Sequence[Span]], pools: Pools, constructor: Constructo
     most_spans = max(len(group) for group in groups)
     retries = settings.pools.max_attempts * most_spans
     with DataContext.current(data_context(retries, settings.pools.no_progress_timeout_s)):
-        dataset = _graph(groups, pools, constructor)
+        dataset = _graph(groups, pools, constructor, stages or Stages())
         for row in _rows(dataset, settings.pools.no_progress_timeout_s, "pools.no_progress_timeout_s"):
             yield Chunk.from_json(str(row["chunk"]))
 
@@ -65,12 +85,12 @@ def _rows(dataset: Dataset, timeout_s: float, setting: str) -> Iterator[dict[str
         raise ClusterError(f"Ray ended the run: {str(error).strip().splitlines()[-1]}") from error
 
 
-def _graph(groups: Sequence[Sequence[Span]], pools: Pools, constructor: Constructor) -> Dataset:
+def _graph(groups: Sequence[Sequence[Span]], pools: Pools, constructor: Constructor, stages: Stages) -> Dataset:
     # One row is one block is one task; Parquet readers and `from_items` without a count would pack rows together.
     spans = ray.data.from_items([spans_row(group) for group in groups], override_num_blocks=len(groups))
-    analysed = _stage(spans, AnalyseSpans, pools.analyse, constructor)
-    spoken = _stage(analysed, LandmarkChunks, pools.landmarks, constructor)
-    return _stage(spoken, RenderChunks, pools.render, constructor)
+    analysed = _stage(spans, stages.analyse, pools.analyse, constructor)
+    spoken = _stage(analysed, stages.landmarks, pools.landmarks, constructor)
+    return _stage(spoken, stages.render, pools.render, constructor)
 
 
 def _stage(dataset: Dataset, actor: type[Any], pool: PoolSettings, constructor: tuple[object, ...]) -> Dataset:
@@ -83,6 +103,7 @@ def _stage(dataset: Dataset, actor: type[Any], pool: PoolSettings, constructor: 
         compute=strategy,
         num_cpus=pool.num_cpus,
         num_gpus=pool.num_gpus or None,
+        label_selector=pool.label_selector or None,
         runtime_env=RUNTIME_ENV,
     )
 
@@ -101,6 +122,9 @@ def data_context(max_map_retries: int, no_progress_timeout_s: float) -> DataCont
     context.execution_no_progress_timeout_s = no_progress_timeout_s
     # With one task in flight an actor's utilisation never exceeds 1, and Ray's own threshold never grows a pool.
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
+    # Ray holds a stage back only once half of the object store is used, which rows of kilobytes never do.
+    DownstreamCapacityBackpressurePolicy.OBJECT_STORE_BUDGET_UTIL_THRESHOLD = 0.0
+    context.downstream_capacity_backpressure_ratio = WAITING_RATIO
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -1,14 +1,17 @@
 """Size the three pools for a cluster, and refuse, before anything starts, what would hang."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dreamhead.config import PoolSettings, PoolsSettings
 from dreamhead.errors import ClusterError
 
 FINALIZE_CPUS = 0.25
 """CPUs that one finalising task reserves: it copies streams, and must find room beside the pools."""
+FINALIZE_SHARE = 0.05
+"""Of a cluster's CPUs, left to checking and finalising: with one at a time, short jobs would queue for it."""
 
 # A render actor keeps a core busy by itself, the walk of a video half of one beside it, landmarks hardly any.
 CPU_SHARES = {"analyse": 0.5, "landmarks": 0.25, "render": 1.0}
@@ -23,6 +26,7 @@ class Node:
 
     cpus: float
     gpus: float
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,25 @@ def check_fit(pools: Pools, nodes: Sequence[Node]) -> None:
     _check_packing(pools, nodes)
 
 
+def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Whether a node's labels are what Ray's `label_selector` asks for: value, !value, in(a,b) or !in(a,b)."""
+    return all(_selects(wanted, labels.get(key)) for key, wanted in selector.items())
+
+
+def _selects(wanted: str, value: str | None) -> bool:
+    negated, text = wanted.startswith("!"), wanted.removeprefix("!")
+    listed = re.fullmatch(r"in\((.*)\)", text)
+    allowed = [part.strip() for part in listed[1].split(",")] if listed else [text]
+    return (value in allowed) != negated
+
+
+def _spare(cpus: float) -> float:
+    return max(FINALIZE_CPUS, FINALIZE_SHARE * cpus)
+
+
 def _without_gpus(cpus: float) -> dict[str, PoolSettings]:
     """As many groups of three actors as fit; on a small machine one group, its shares made smaller."""
-    room = cpus - FINALIZE_CPUS
+    room = cpus - _spare(cpus)
     group = sum(CPU_SHARES.values())
     size = max(1, math.floor(room / group))
     scale = min(1.0, max(room, 0.0) / group)
@@ -79,7 +99,7 @@ def _without_gpus(cpus: float) -> dict[str, PoolSettings]:
 
 def _with_gpus(cpus: float, gpus: int) -> dict[str, PoolSettings]:
     """CPUs walk the videos; each GPU renders, and a few run the small landmarks network beside that."""
-    room = cpus - FINALIZE_CPUS
+    room = cpus - _spare(cpus)
     analyse = _fixed(max(1, math.floor(room)), num_cpus=min(1.0, max(0.0, math.floor(room * 100) / 100)))
     landmarks = _fixed(math.ceil(gpus / RENDER_GPUS_PER_LANDMARKS), num_cpus=0.0, num_gpus=GPU_SHARES["landmarks"])
     render = _fixed(gpus, num_cpus=0.0, num_gpus=GPU_SHARES["render"])
@@ -103,7 +123,7 @@ def _check_total(kind: str, needed: float, there: float, pools: Pools, key: str)
 
 def check_room(pool: PoolSettings, nodes: Sequence[Node]) -> PoolSettings:
     """The pool, if it fits the cluster alone; raises ClusterError that says what to lower."""
-    room = sum(_room(pool, node) for node in nodes)
+    room = sum(_room(pool, node) for node in nodes if selects(pool.label_selector, node.labels))
     if room < pool.min_size:
         raise ClusterError(
             f"the cluster has room for {room} actors of {pool.num_cpus:g} CPUs and {pool.num_gpus:g} GPUs, "
@@ -123,12 +143,18 @@ def _check_packing(pools: Pools, nodes: Sequence[Node]) -> None:
     cpus = [node.cpus for node in nodes]
     gpus = [[1.0] * int(node.gpus) for node in nodes]
     actors = [
-        (pool.num_gpus, pool.num_cpus, name) for name, pool in pools.named().items() for _ in range(pool.min_size)
+        # Those that may run on few nodes first, else on the largest share of one.
+        (bool(pool.label_selector), pool.num_gpus, pool.num_cpus, name)
+        for name, pool in pools.named().items()
+        for _ in range(pool.min_size)
     ]
-    for num_gpus, num_cpus, name in sorted(actors, reverse=True):
-        if not any(_place(cpus, gpus, index, num_cpus, num_gpus) for index in range(len(nodes))):
+    for is_choosy, num_gpus, num_cpus, name in sorted(actors, reverse=True):
+        selector = pools.named()[name].label_selector
+        allowed = (index for index, node in enumerate(nodes) if selects(selector, node.labels))
+        if not any(_place(cpus, gpus, index, num_cpus, num_gpus) for index in allowed):
+            labels = f", labels {dict(selector)}" if is_choosy else ""
             raise ClusterError(
-                f"no node has room for each actor of the {name} pool ({num_cpus:g} CPUs, {num_gpus:g} GPUs): "
+                f"no node has room for each actor of the {name} pool ({num_cpus:g} CPUs, {num_gpus:g} GPUs{labels}): "
                 f"lower pools.{name}.min_size, pools.{name}.num_cpus or pools.{name}.num_gpus, or add nodes"
             )
 

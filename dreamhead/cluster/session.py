@@ -3,16 +3,21 @@
 import logging
 import math
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import ray
+from ray.autoscaler.sdk import request_resources
 
 from dreamhead.cluster.pools import FINALIZE_CPUS, Node
 from dreamhead.config import PoolsSettings
 
 LOCAL_OBJECT_STORE_BYTES = 256 * 1024 * 1024
 """Rows are kilobytes: what Ray would take by itself, a third of the memory, is better left to the frames."""
+
+LOOK_EVERY_S = 1.0
+"""How often it is looked whether machines are up."""
 
 
 @contextmanager
@@ -45,8 +50,46 @@ def ray_with_cpus(needed: int) -> Iterator[None]:
 
 def cluster_nodes() -> list[Node]:
     """The machines that are up, and what each offers."""
-    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    return [Node(cpus=float(offer.get("CPU", 0)), gpus=float(offer.get("GPU", 0))) for offer in resources]
+    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return [
+        Node(
+            cpus=float(node["Resources"].get("CPU", 0)),
+            gpus=float(node["Resources"].get("GPU", 0)),
+            labels=dict(node.get("Labels") or {}),
+        )
+        for node in alive
+    ]
+
+
+def is_node_lost(node_id: str) -> bool:
+    """Whether a machine that was part of the cluster is gone."""
+    return bool(node_id) and not any(
+        node["NodeID"] == node_id and node["Alive"]
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+    )
+
+
+def wait_for_nodes(pools: PoolsSettings, fits: Callable[[Sequence[Node]], bool]) -> None:
+    """Ask the autoscaler for the machines that the given pools need, and wait until they are up.
+
+    Waits for `wait_for_nodes_s` at most: whoever goes on then says what is missing.
+    """
+    given = [pool for pool in (pools.analyse, pools.landmarks, pools.render) if pool is not None]
+    if not pools.wait_for_nodes_s or fits(cluster_nodes()):
+        return
+    actors = [pool for pool in given for _ in range(pool.min_size)]
+    # The last is for checking and finalising.
+    bundles = [*({"CPU": pool.num_cpus, "GPU": pool.num_gpus} for pool in actors), {"CPU": FINALIZE_CPUS}]
+    selectors = [*(dict(pool.label_selector) for pool in actors), {}]
+    wanted = [{name: share for name, share in bundle.items() if share} for bundle in bundles]
+    request_resources(bundles=wanted, bundle_label_selectors=selectors)
+    deadline = time.monotonic() + pools.wait_for_nodes_s
+    try:
+        while not fits(cluster_nodes()) and time.monotonic() < deadline:
+            time.sleep(LOOK_EVERY_S)
+    finally:
+        # From here on the pools' actors hold the machines.
+        request_resources(bundles=[])
 
 
 def _needed(pools: PoolsSettings) -> int:

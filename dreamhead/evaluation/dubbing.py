@@ -13,6 +13,7 @@ from dreamhead.stages.landmarks import MakeLandmarks
 from dreamhead.stages.plan import spans_of
 from dreamhead.stages.prepare import prepare
 from dreamhead.stages.render import RenderChunk
+from dreamhead.stages.results import Tally
 from dreamhead.stages.source import open_source
 
 
@@ -30,11 +31,14 @@ class LoadedStages:
         prepared = prepare(job, self.work)
         if prepared.result is not None:
             return
-        chunks = list(prepared.done)
+        tally = Tally()
         for span in prepared.spans:
-            for chunk in self._chunks(span):
-                chunks.append(self._render(self._make_landmarks(chunk)))
-        row = finalize(prepared, chunks, self.work, self._digest)
+            for planned in self._chunks(span):
+                chunk = self._render(self._make_landmarks(planned))
+                tally = tally.plus(chunk)
+                if chunk.error:
+                    raise InputError(chunk.error)
+        row = finalize(prepared, self.work, self._digest, tally)
         if row["status"] == "failed":
             raise InputError(f"{row['error_type']}: {row['error']}")
 
@@ -42,7 +46,7 @@ class LoadedStages:
         """The analysis of the job's video, which is walked unless a dub of it was made before."""
         job = prepare(job, self.work).job
         shots: list[ShotAnalysis] = []
-        for span in spans_of(job, open_source(job), self.work.settings.analysis.span_s):
+        for span in spans_of(job, open_source(job, self.work), self.work.settings.analysis.span_s):
             if self.work.shots(job, span.start, span.stop) is None:
                 for _ in self._chunks(span):
                     pass

@@ -4,14 +4,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
+from dreamhead import storage
 from dreamhead.checkpoint import Checkpoint
 from dreamhead.config import DubSettings
-from dreamhead.errors import ClusterError, DreamheadError
+from dreamhead.errors import ClusterError, DiskFullError, DreamheadError
 from dreamhead.media.video import read_frames
 from dreamhead.pipelines.analysis import VideoAnalyser
 from dreamhead.records import Chunk, Span
-from dreamhead.stages.artefacts import save_shot
-from dreamhead.stages.attempts import attempt, describe
+from dreamhead.stages.artefacts import load_json, save_shot
+from dreamhead.stages.attempts import HERE, Place, Trial, attempt, describe, publish_failure
 from dreamhead.stages.plan import chunks_of_shots
 from dreamhead.stages.source import Source, open_source
 from dreamhead.stages.speech import EncodeSpeech
@@ -21,9 +22,10 @@ from dreamhead.stages.work import Work
 class AnalyseSpan:
     """Span to chunks. Shots that an earlier run or another language's job published are not walked again."""
 
-    def __init__(self, settings: DubSettings, checkpoint_uri: str, work_uri: str) -> None:
+    def __init__(self, settings: DubSettings, checkpoint_uri: str, work_uri: str, place: Place = HERE) -> None:
         checkpoint = Checkpoint.load(checkpoint_uri)
         self._settings = settings
+        self._place = place
         self._work = Work(work_uri, settings, checkpoint)
         self._analyser = VideoAnalyser(settings.analysis, settings.weights)
         self._encode_speech = EncodeSpeech(
@@ -36,31 +38,40 @@ class AnalyseSpan:
         A second try yields the same chunks in the same order from the first on, since whoever streams them skips
         as many as it has seen.
         """
+        pools, failed_uri = self._settings.pools, self._work.failed_uri(span.job)
         uri = self._work.attempts_uri(span.job, "analyse", span.start, span.stop)
         what = f"source frames {span.start} to {span.stop} of job {span.job.job_id}"
         try:
-            with attempt(uri, self._settings.pools.max_attempts, what):
-                yield from self._analyse(span)
+            if storage.exists(failed_uri):
+                yield _failed(span, load_json(failed_uri)["error"])
+                return
+            with attempt(uri, pools.max_attempts, what, self._place, pools.span_timeout_s) as trial:
+                yield from self._analyse(span, trial)
+        except DiskFullError as error:
+            yield _failed(span, describe(error))
         except ClusterError as error:
+            text = publish_failure(failed_uri, error)
             for chunk in self._known_chunks(span):
-                yield replace(chunk, error=describe(error))
-            yield _failed(span, error)
+                yield replace(chunk, error=text)
+            yield _failed(span, text)
         except DreamheadError as error:
-            yield _failed(span, error)
+            yield _failed(span, publish_failure(failed_uri, error))
 
     def close(self) -> None:
         """Free the detector; one that is left to Python's collector can wait for ever for a thread of its own."""
         self._analyser.close()
 
-    def _analyse(self, span: Span) -> Iterator[Chunk]:
-        source = open_source(span.job)
+    def _analyse(self, span: Span, trial: Trial) -> Iterator[Chunk]:
+        source = open_source(span.job, self._work)
         shots = self._work.shots(span.job, span.start, span.stop)
         began = time.perf_counter()
         for start, stop in self._walk(span, source) if shots is None else shots:
             for chunk in chunks_of_shots(span.job, source, [(start, stop)], self._work):
                 self._publish_speech(chunk, source)
                 seconds = {"analyse": time.perf_counter() - began}
-                yield self._work.finished(chunk) or replace(chunk, seconds=seconds)
+                ready = self._work.finished(chunk) or replace(chunk, seconds=seconds)
+                with trial.paused():
+                    yield ready
                 began = time.perf_counter()
 
     def _walk(self, span: Span, source: Source) -> Iterator[tuple[int, int]]:
@@ -75,14 +86,14 @@ class AnalyseSpan:
 
     def _known_chunks(self, span: Span) -> Iterator[Chunk]:
         shots = self._work.published_shots(span.job, span.start, span.stop)
-        return chunks_of_shots(span.job, open_source(span.job), shots, self._work)
+        return chunks_of_shots(span.job, open_source(span.job, self._work), shots, self._work)
 
     def _publish_speech(self, chunk: Chunk, source: Source) -> None:
         times_s = source.timeline.times_s
         self._encode_speech(chunk.job, float(times_s[chunk.start]), float(times_s[chunk.stop - 1]))
 
 
-def _failed(span: Span, error: DreamheadError) -> Chunk:
+def _failed(span: Span, error: str) -> Chunk:
     return Chunk(
         job=span.job,
         start=span.start,
@@ -90,5 +101,5 @@ def _failed(span: Span, error: DreamheadError) -> Chunk:
         shot_start=span.start,
         shot_stop=span.stop,
         analysis_uri="",
-        error=describe(error),
+        error=error,
     )

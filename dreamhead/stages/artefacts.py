@@ -1,8 +1,10 @@
 """Read and write the files of the work directory: arrays as .npz, facts as .json, each whole or not at all."""
 
+import dataclasses
 import io
 import json
 import zipfile
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,8 @@ from numpy.typing import NDArray
 
 from dreamhead import storage
 from dreamhead.errors import StorageError
-from dreamhead.records import ShotAnalysis
+from dreamhead.media.audio import AudioInfo
+from dreamhead.records import ShotAnalysis, VideoInfo
 
 SHOT_ARRAYS = (
     "landmarks",
@@ -53,6 +56,31 @@ def load_shot(uri: str) -> ShotAnalysis:
     bounds, articulation, *arrays = load_arrays(uri, "bounds", "articulation", *SHOT_ARRAYS)
     named = dict(zip(SHOT_ARRAYS, arrays, strict=True))
     return ShotAnalysis(start=int(bounds[0]), stop=int(bounds[1]), articulation=float(articulation), **named)
+
+
+def save_info(uri: str, info: VideoInfo | AudioInfo) -> None:
+    """Publish what probing found."""
+    values = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
+    pts = values.pop("pts", np.zeros(0, np.int64))
+    save_arrays(uri, pts=pts, facts=np.array(json.dumps(values, default=str)))
+
+
+def load_video_info(uri: str) -> VideoInfo:
+    """Read what `save_info` wrote of a video."""
+    pts, values = _load_info(uri)
+    for name in ("time_base", "sample_aspect_ratio", "average_rate"):
+        values[name] = Fraction(values[name])
+    return VideoInfo(pts=pts, **values | {"color": tuple(values["color"])})
+
+
+def load_audio_info(uri: str) -> AudioInfo:
+    """Read what `save_info` wrote of a sound file."""
+    return AudioInfo(**_load_info(uri)[1])
+
+
+def _load_info(uri: str) -> tuple[NDArray[np.int64], dict[str, Any]]:
+    pts, facts = load_arrays(uri, "pts", "facts")
+    return pts, json.loads(str(facts))
 
 
 def save_json(uri: str, values: dict[str, Any]) -> None:

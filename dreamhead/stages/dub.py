@@ -7,13 +7,14 @@ from dreamhead.checkpoint import Checkpoint
 from dreamhead.config import DubSettings
 from dreamhead.errors import ConfigError, InputError, StorageError
 from dreamhead.media.encode import check_preset
-from dreamhead.records import Chunk, Job
+from dreamhead.records import Job
 from dreamhead.stages import results
 from dreamhead.stages.analyse import AnalyseSpan
 from dreamhead.stages.finalize import finalize
 from dreamhead.stages.landmarks import MakeLandmarks
 from dreamhead.stages.prepare import PreparedJob, prepare
 from dreamhead.stages.render import RenderChunk
+from dreamhead.stages.results import Tally
 from dreamhead.stages.work import Work
 
 Progress = Callable[[int, int], None]
@@ -40,8 +41,8 @@ def dub(
     if prepared.result is not None:
         progress(prepared.frames, prepared.frames)
         return prepared.result
-    chunks = _render(prepared, settings, checkpoint_uri, work_uri, progress)
-    return finalize(prepared, chunks, work, digest)
+    failure, tally = _render(prepared, settings, checkpoint_uri, work_uri, progress)
+    return results.failed(prepared.job, failure, tally) if failure else finalize(prepared, work, digest, tally)
 
 
 def fitted(settings: DubSettings, checkpoint_uri: str) -> DubSettings:
@@ -64,19 +65,21 @@ def open_work(settings: DubSettings, checkpoint_uri: str, work_uri: str) -> tupl
 
 def _render(
     prepared: PreparedJob, settings: DubSettings, checkpoint_uri: str, work_uri: str, progress: Progress
-) -> list[Chunk]:
-    chunks = list(prepared.done)
+) -> tuple[str, Tally]:
+    """Render what is missing, up to the first failure, whose text comes back."""
+    tally = Tally()
     if not prepared.spans:
-        return chunks
+        return "", tally
     analyse = AnalyseSpan(settings, checkpoint_uri, work_uri)
     make_landmarks = MakeLandmarks(settings, checkpoint_uri, work_uri)
     render = RenderChunk(settings, checkpoint_uri, work_uri)
-    done = sum(chunk.stop - chunk.start for chunk in chunks)
+    done = prepared.frames_done
     for span in prepared.spans:
-        for chunk in analyse(span):
-            chunks.append(render(make_landmarks(chunk)))
-            done += chunk.stop - chunk.start
+        for planned in analyse(span):
+            chunk = render(make_landmarks(planned))
+            tally = tally.plus(chunk)
+            if chunk.error:
+                return chunk.error, tally
+            done += (chunk.stop - chunk.start) * (chunk.attempt > 0)
             progress(done, prepared.frames)
-            if chunks[-1].error:
-                return chunks
-    return chunks
+    return "", tally

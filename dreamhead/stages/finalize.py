@@ -9,40 +9,41 @@ from pathlib import Path
 from typing import Any
 
 from dreamhead import __version__, storage
-from dreamhead.errors import ClusterError, DreamheadError, NoFaceError
+from dreamhead.errors import ClusterError, DiskFullError, DreamheadError, NoFaceError
 from dreamhead.media.join import join, verify
 from dreamhead.records import Chunk, Route
 from dreamhead.stages import results
 from dreamhead.stages.artefacts import save_json
+from dreamhead.stages.attempts import publish_failure
 from dreamhead.stages.prepare import PreparedJob
+from dreamhead.stages.results import Tally
 from dreamhead.stages.source import open_source
 from dreamhead.stages.work import Work, settings_digest
 
 logger = logging.getLogger(__name__)
 
 
-def finalize(prepared: PreparedJob, chunks: Sequence[Chunk], work: Work, weights_digest: str) -> dict[str, Any]:
-    """Publish a job's output from its chunks, given in any order; returns the job's results row.
+def finalize(prepared: PreparedJob, work: Work, weights_digest: str, tally: Tally) -> dict[str, Any]:
+    """Publish a job's output from its chunks in the work directory; returns the job's results row.
 
-    A job of which a chunk failed, or is missing, or that has no usable face at all, ends as a failed row.
+    A job of which a chunk is missing, or that has no usable face at all, ends as a failed row.
     """
-    chunks = sorted(chunks, key=lambda chunk: (chunk.start, chunk.stop))
-    for chunk in chunks:
-        if chunk.error:
-            return results.failed(prepared.job, chunk.error, chunks)
     try:
+        began = time.perf_counter()
+        chunks = work.finished_chunks(prepared.job)
         _check_tiles(prepared, chunks)
         _check_face(prepared, chunks)
-        began = time.perf_counter()
         _publish(prepared, chunks, work)
         digests = {"weights_digest": weights_digest, "settings_digest": settings_digest(work.settings)}
         row = results.succeeded(
-            prepared.job, chunks, duration_s=prepared.duration_s, warnings=prepared.warnings, digests=digests
+            prepared.job, chunks, tally, duration_s=prepared.duration_s, warnings=prepared.warnings, digests=digests
         )
         row["seconds"]["finalize"] = time.perf_counter() - began
         _record(prepared, row, work)
+    except (DiskFullError, ClusterError) as error:
+        return results.failed(prepared.job, error, tally)
     except DreamheadError as error:
-        return results.failed(prepared.job, error, chunks)
+        return results.failed(prepared.job, publish_failure(work.failed_uri(prepared.job), error), tally)
     return row
 
 
@@ -72,7 +73,7 @@ def _check_face(prepared: PreparedJob, chunks: Sequence[Chunk]) -> None:
 
 
 def _publish(prepared: PreparedJob, chunks: Sequence[Chunk], work: Work) -> None:
-    source, job = open_source(prepared.job), prepared.job
+    source, job = open_source(prepared.job, work), prepared.job
     timeline = source.timeline
     with tempfile.TemporaryDirectory(prefix="dreamhead-") as folder:
         output = Path(folder) / f"output{Path(job.output_uri).suffix}"

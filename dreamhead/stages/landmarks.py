@@ -12,7 +12,7 @@ from dreamhead.errors import CheckpointError
 from dreamhead.pipelines.audio_to_landmarks import AudioToLandmarks
 from dreamhead.records import Chunk
 from dreamhead.stages.artefacts import load_arrays, save_arrays
-from dreamhead.stages.attempts import attempt_chunk
+from dreamhead.stages.attempts import HERE, ChunkAttempts, Place
 from dreamhead.stages.device import use_device
 from dreamhead.stages.source import open_source
 from dreamhead.stages.speech import MARGIN_S, load_speech
@@ -22,9 +22,9 @@ from dreamhead.stages.work import Work
 class MakeLandmarks:
     """Chunk to chunk with `landmarks_uri` set; a shot without a face needs none."""
 
-    def __init__(self, settings: DubSettings, checkpoint_uri: str, work_uri: str) -> None:
+    def __init__(self, settings: DubSettings, checkpoint_uri: str, work_uri: str, place: Place = HERE) -> None:
         checkpoint = Checkpoint.load(checkpoint_uri)
-        self._most_attempts = settings.pools.max_attempts
+        self._attempts = ChunkAttempts("landmarks", settings.pools.max_attempts, settings.pools.chunk_timeout_s, place)
         self._work = Work(work_uri, settings, checkpoint)
         self._pipeline = AudioToLandmarks.from_checkpoint(checkpoint, settings.landmarks, use_device(settings))
         if self._pipeline.context_s > MARGIN_S:
@@ -38,7 +38,7 @@ class MakeLandmarks:
         if chunk.error or chunk.chunk_uri:
             return chunk
         uri = self._work.attempts_uri(chunk.job, "landmarks", chunk.start, chunk.stop)
-        return attempt_chunk(chunk, uri, self._work.failed_uri(chunk.job), self._most_attempts, self._publish)
+        return self._attempts(chunk, uri, self._work.failed_uri(chunk.job), self._publish)
 
     def _publish(self, chunk: Chunk) -> Chunk:
         began = time.perf_counter()
@@ -47,7 +47,7 @@ class MakeLandmarks:
         if not np.isfinite(neutral).all():
             return chunk
         if not storage.exists(uri):
-            times_s = open_source(chunk.job).timeline.times_s[chunk.start : chunk.stop]
+            times_s = open_source(chunk.job, self._work).timeline.times_s[chunk.start : chunk.stop]
             context_s = self._pipeline.context_s
             speech = load_speech(self._work, chunk.job, times_s[0] - context_s, times_s[-1] + context_s)
             targets = self._pipeline(speech, times_s, neutral, chunk.job.seed, float(articulation))

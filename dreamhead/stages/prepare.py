@@ -1,88 +1,89 @@
 """Check one job before any work is done for it, and plan what is missing."""
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from dreamhead import storage
 from dreamhead.errors import InputError
 from dreamhead.media.join import container_of
-from dreamhead.records import Chunk, Job, Span
+from dreamhead.records import Job, Span
+from dreamhead.stages import results
 from dreamhead.stages.artefacts import load_json
 from dreamhead.stages.plan import chunks_of_shots, spans_of
-from dreamhead.stages.results import repeated
-from dreamhead.stages.source import Source, naming_column, open_source
+from dreamhead.stages.source import Source, digest_of, naming_column, open_source
 from dreamhead.stages.work import Work
+
+GIVEN_UP = "failed in an earlier run; --retry-failed tries it again"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedJob:
-    """A checked job: what its output will be, what is there of it, and what is missing."""
+    """A checked job: what its output will be, how much is there of it, and what is missing."""
 
     job: Job
     frames: int
     """Frames of the output."""
-    duration_s: float
+    duration_s: float = 0.0
     """Seconds of the output."""
     warnings: tuple[str, ...] = ()
     spans: tuple[Span, ...] = ()
     """Spans of which a chunk or more is missing."""
-    done: tuple[Chunk, ...] = ()
-    """Chunks of the other spans."""
+    frames_done: int = 0
+    """Frames of the chunks that are there."""
     result: dict[str, Any] | None = None
-    """The results row, where the output itself is there."""
+    """The results row, where the output itself is there, or where an earlier run gave the job up."""
 
 
-def prepare(job: Job, work: Work) -> PreparedJob:
-    """Probe a job's inputs and compare with the work directory. Raises InputError or MediaError naming the column."""
-    job = _with_digests(job)
-    source = open_source(job)
+def prepare(job: Job, work: Work, *, retry_failed: bool = True) -> PreparedJob:
+    """Probe a job's inputs and compare with the work directory.
+
+    With `retry_failed` a job that an earlier run gave up is tried again. Raises InputError, MediaError or StorageError
+    that names the column.
+    """
+    job = with_digests(job, work)
+    row = published_row(job, work) or (None if retry_failed else _given_up_row(job, work))
+    if row is not None:
+        return PreparedJob(job=job, frames=row["frames"] or 0, result=row)
+    source = open_source(job, work)
     _check_segments(job, source)
     _check_output(job)
-    timeline = source.timeline
-    prepared = PreparedJob(
-        job=job, frames=timeline.frame_count, duration_s=timeline.duration_s, warnings=timeline.warnings
-    )
-    row = _published_row(job, work)
-    if row is not None:
-        return replace(prepared, result=row)
     # Tries are counted within a run: whoever starts one has changed something, or wants it tried again.
     for uri in storage.list_files(work.attempts_dir(job)):
         storage.delete(uri)
-    spans, done = _missing(job, source, work)
-    return replace(prepared, spans=spans, done=done)
+    spans, frames_done = missing_spans(job, source, work)
+    timeline = source.timeline
+    return PreparedJob(
+        job=job,
+        frames=timeline.frame_count,
+        duration_s=timeline.duration_s,
+        warnings=timeline.warnings,
+        spans=spans,
+        frames_done=frames_done,
+    )
 
 
-def _missing(job: Job, source: Source, work: Work) -> tuple[tuple[Span, ...], tuple[Chunk, ...]]:
-    missing: list[Span] = []
-    done: list[Chunk] = []
-    for span in spans_of(job, source, work.settings.analysis.span_s):
-        chunks = _finished_chunks(span, source, work)
-        if chunks is None:
-            missing.append(span)
-        else:
-            done.extend(chunks)
-    return tuple(missing), tuple(done)
+def missing_spans(job: Job, source: Source, work: Work) -> tuple[tuple[Span, ...], int]:
+    """Spans of which a chunk or more is missing, and the frames of all chunks that are there."""
+    done = work.finished_ranges(job)
+    spans = spans_of(job, source, work.settings.analysis.span_s)
+    missing = tuple(span for span in spans if not _is_finished(span, source, work, done))
+    return missing, sum(stop - start for start, stop in done)
 
 
-def _finished_chunks(span: Span, source: Source, work: Work) -> list[Chunk] | None:
-    """The chunks of a span, or None unless all of them are there."""
-    shots = work.shots(span.job, span.start, span.stop)
+def _is_finished(span: Span, source: Source, work: Work, done: set[tuple[int, int]]) -> bool:
+    shots = work.shots(span.job, span.start, span.stop) if done else None
     if shots is None:
-        return None
-    chunks: list[Chunk] = []
-    for chunk in chunks_of_shots(span.job, source, shots, work):
-        finished = work.finished(chunk)
-        if finished is None:
-            return None
-        chunks.append(finished)
-    return chunks
+        return False
+    return all((chunk.start, chunk.stop) in done for chunk in chunks_of_shots(span.job, source, shots, work))
 
 
-def _with_digests(job: Job) -> Job:
+def with_digests(job: Job, work: Work) -> Job:
+    """The job with its inputs' digests; raises InputError that names the column."""
     with naming_column("video_uri"):
-        video_digest = storage.content_digest(job.video_uri)
+        video_digest = digest_of(job.video_uri, work)
     with naming_column("audio_uri"):
-        audio_digest = storage.content_digest(job.audio_uri)
+        audio_digest = digest_of(job.audio_uri, work)
     return replace(job, video_digest=video_digest, audio_digest=audio_digest)
 
 
@@ -100,10 +101,16 @@ def _check_output(job: Job) -> None:
         raise InputError(f"output_uri: {job.output_uri} is an input of the same job; nothing is overwritten")
     with naming_column("output_uri"):
         container_of(job.output_uri)
-        storage.check_writable(job.output_uri.rpartition("/")[0])
+        _check_writable(job.output_uri.rpartition("/")[0])
 
 
-def _published_row(job: Job, work: Work) -> dict[str, Any] | None:
+@lru_cache(maxsize=1024)
+def _check_writable(directory_uri: str) -> None:
+    # Thousands of jobs share a directory.
+    storage.check_writable(directory_uri)
+
+
+def published_row(job: Job, work: Work) -> dict[str, Any] | None:
     """The row of an earlier run, while the very output that it published is still there."""
     uri = work.result_uri(job)
     if not storage.exists(uri):
@@ -111,4 +118,13 @@ def _published_row(job: Job, work: Work) -> dict[str, Any] | None:
     record = load_json(uri)
     if record["output_uri"] != job.output_uri or not storage.exists(job.output_uri):
         return None
-    return repeated(job, record["row"]) if storage.size(job.output_uri) == record["bytes"] else None
+    return results.repeated(job, record["row"]) if storage.size(job.output_uri) == record["bytes"] else None
+
+
+def _given_up_row(job: Job, work: Work) -> dict[str, Any] | None:
+    """The row of a job that failed in an earlier run by what isn't mended by trying again."""
+    uri = work.failed_uri(job)
+    if not storage.exists(uri):
+        return None
+    failure = load_json(uri)
+    return results.failed(job, failure["error"]) | {"warnings": GIVEN_UP} if failure["is_final"] else None

@@ -19,7 +19,7 @@ from dreamhead.media.video import read_frames
 from dreamhead.pipelines.landmarks_to_frames import LandmarksToFrames
 from dreamhead.records import Chunk, Route, ShotAnalysis
 from dreamhead.stages.artefacts import load_arrays, load_shot
-from dreamhead.stages.attempts import attempt_chunk
+from dreamhead.stages.attempts import HERE, ChunkAttempts, Place
 from dreamhead.stages.device import use_device
 from dreamhead.stages.source import Source, open_source
 from dreamhead.stages.strength import count_routes, inside_segments, ramp
@@ -29,9 +29,10 @@ from dreamhead.stages.work import Work
 class RenderChunk:
     """Chunk to chunk with `chunk_uri` and its counts set, once the chunk is published."""
 
-    def __init__(self, settings: DubSettings, checkpoint_uri: str, work_uri: str) -> None:
+    def __init__(self, settings: DubSettings, checkpoint_uri: str, work_uri: str, place: Place = HERE) -> None:
         checkpoint = Checkpoint.load(checkpoint_uri)
         self._settings = settings
+        self._attempts = ChunkAttempts("render", settings.pools.max_attempts, settings.pools.chunk_timeout_s, place)
         self._work = Work(work_uri, settings, checkpoint)
         self._pipeline = LandmarksToFrames.from_checkpoint(checkpoint, settings.render, use_device(settings))
         # Chunks of a shot follow each other, and a long shot's analysis is tens of megabytes.
@@ -42,13 +43,11 @@ class RenderChunk:
         if chunk.error or chunk.chunk_uri:
             return chunk
         uri = self._work.attempts_uri(chunk.job, "render", chunk.start, chunk.stop)
-        return attempt_chunk(
-            chunk, uri, self._work.failed_uri(chunk.job), self._settings.pools.max_attempts, self._publish
-        )
+        return self._attempts(chunk, uri, self._work.failed_uri(chunk.job), self._publish)
 
     def _publish(self, chunk: Chunk) -> Chunk:
         began = time.perf_counter()
-        source, shot = open_source(chunk.job), self._load_shot(chunk.analysis_uri)
+        source, shot = open_source(chunk.job, self._work), self._load_shot(chunk.analysis_uri)
         strength, counts = self._strength(chunk, source, shot)
         frames = self._frames(chunk, source, shot, strength)
         uri = self._work.chunk_uri(chunk)

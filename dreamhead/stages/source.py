@@ -1,15 +1,19 @@
-"""Open a job's two inputs: what they hold, and the timeline that they make."""
+"""Open a job's two inputs: what they hold, found once for all processes and runs, and the timeline that they make."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import PurePosixPath
 
-from dreamhead.errors import InputError, StorageError
+from dreamhead import storage
+from dreamhead.errors import DiskFullError, InputError, StorageError
 from dreamhead.media.audio import AudioInfo, probe_audio
 from dreamhead.media.video import probe
 from dreamhead.records import Job, LongerAudio, VideoInfo
+from dreamhead.stages.artefacts import load_audio_info, load_json, load_video_info, save_info, save_json
 from dreamhead.stages.timeline import Timeline, build_timeline
+from dreamhead.stages.work import Work
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,33 +25,74 @@ class Source:
     timeline: Timeline
 
 
-def open_source(job: Job) -> Source:
-    """Probe a job's inputs; the last few are kept, since each chunk of a job needs them.
+def open_source(job: Job, work: Work) -> Source:
+    """A job's inputs as probing finds them; the last few are kept, since each chunk of a job needs them.
 
-    Raises InputError or MediaError that names the manifest's column.
+    A video is read to its end to learn the times of its frames: that is done once, and kept in the work directory.
+    Raises InputError, MediaError or StorageError that names the manifest's column.
     """
-    digests = (job.video_digest, job.audio_digest)
-    return _open_source(job.video_uri, job.audio_uri, job.on_longer_audio, digests)
+    with _telling_column("video_uri"):
+        video = _video(job.video_uri, job.video_digest, work)
+    with _telling_column("audio_uri"):
+        audio = _audio(job.audio_uri, job.audio_digest, work)
+    with _telling_column("on_longer_audio"):
+        return Source(video=video, audio=audio, timeline=_timeline(video, audio.duration_s, job.on_longer_audio))
+
+
+def digest_of(uri: str, work: Work) -> str:
+    """Digest of a file's content, read only where the file isn't the one that was read before; raises StorageError."""
+    if storage.is_remote(uri):
+        return storage.content_digest(uri)
+    known = work.input_uri(".json", "digest", storage.identity(uri))
+    if storage.exists(known):
+        return str(load_json(known)["digest"])
+    digest = storage.content_digest(uri)
+    save_json(known, {"digest": digest, "uri": uri})
+    return digest
 
 
 @contextmanager
 def naming_column(name: str) -> Iterator[None]:
-    """Name the manifest's column in an error that an input caused."""
+    """Name the manifest's column in an error that an input caused: what can't be read or written is wrong input."""
+    try:
+        with _telling_column(name):
+            yield
+    except DiskFullError:
+        raise
+    except StorageError as error:
+        raise InputError(str(error)) from error
+
+
+@contextmanager
+def _telling_column(name: str) -> Iterator[None]:
+    """Name the column, and leave the error's kind: storage that failed for once may be tried again."""
     try:
         yield
-    except StorageError as error:
-        raise InputError(f"{name}: {error}") from error
-    except InputError as error:
+    except (StorageError, InputError) as error:
         raise type(error)(f"{name}: {error}") from error
 
 
 @lru_cache(maxsize=8)
-def _open_source(video_uri: str, audio_uri: str, policy: LongerAudio, digests: tuple[str, str]) -> Source:
-    # The digests are there as the cache's key: a file that changed is opened again.
-    with naming_column("video_uri"):
-        video = probe(video_uri)
-    with naming_column("audio_uri"):
-        audio = probe_audio(audio_uri)
-    with naming_column("on_longer_audio"):
-        timeline = build_timeline(video, audio.duration_s, policy)
-    return Source(video=video, audio=audio, timeline=timeline)
+def _video(uri: str, digest: str, work: Work) -> VideoInfo:
+    # The suffix tells a picture from a video.
+    known = work.input_uri(".npz", "video", digest, PurePosixPath(uri).suffix.lower())
+    if storage.exists(known):
+        return replace(load_video_info(known), uri=uri)
+    info = probe(uri)
+    save_info(known, info)
+    return info
+
+
+@lru_cache(maxsize=64)
+def _audio(uri: str, digest: str, work: Work) -> AudioInfo:
+    known = work.input_uri(".npz", "audio", digest)
+    if storage.exists(known):
+        return replace(load_audio_info(known), uri=uri)
+    info = probe_audio(uri)
+    save_info(known, info)
+    return info
+
+
+@lru_cache(maxsize=8)
+def _timeline(video: VideoInfo, speech_s: float, policy: LongerAudio) -> Timeline:
+    return build_timeline(video, speech_s, policy)

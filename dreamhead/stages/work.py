@@ -1,14 +1,19 @@
 """The work directory's layout: artefacts lie under names of what they depend on, so a change redoes only that.
 
 work/
+  inputs/                                 *.json, *.npz: digests of files and what probing found in them
   analysis/<video digest>/<analysis>/     shot-*.npz, then span-*.json which lists them: written last = done
   speech/<audio digest>/<encoder>/        %05d.npz, windows of features on an absolute grid
   jobs/<job id>/<landmarks>/              landmarks-*.npz
   jobs/<job id>/<render>/                 chunk-*.mp4, then chunk-*.json: written last = done; result.json
+  jobs/<job id>/<render>/attempts/        counts of this run's tries; failed.json stays until the job is tried again
 """
 
 import hashlib
 import json
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from pydantic import BaseModel
@@ -20,6 +25,9 @@ from dreamhead.records import Chunk, Job
 from dreamhead.stages.artefacts import load_json, save_json
 
 FINGERPRINT_CHARS = 16
+READS_AT_ONCE = 8
+"""Sidecars are small: what takes time is to wait for object storage."""
+SIDECAR = re.compile(r"chunk-(\d{8})-(\d{8})\.json")
 
 
 class Work:
@@ -54,6 +62,10 @@ class Work:
         return fingerprint(
             self.landmarks_fingerprint(job), segments, self.settings.render, self.settings.output, self._render_digest
         )
+
+    def input_uri(self, suffix: str, *key: object) -> str:
+        """What is known of an input file, or of a content."""
+        return storage.join(self.uri, "inputs", f"{fingerprint(*key)}{suffix}")
 
     def shot_uri(self, job: Job, start: int, stop: int) -> str:
         """One shot's analysis."""
@@ -92,8 +104,24 @@ class Work:
         return self._job(job, self.render_fingerprint(job), "attempts")
 
     def failed_uri(self, job: Job) -> str:
-        """Why the job can't be finished in this run; it exists once a chunk failed."""
+        """Why the job can't be finished; it exists once a part of it failed."""
         return storage.join(self.attempts_dir(job), "failed.json")
+
+    def job_dir(self, job: Job) -> str:
+        """Where all that was made for a job lies, whatever its settings and inputs were."""
+        return storage.join(self.uri, "jobs", job.job_id)
+
+    def render_dir(self, job: Job) -> str:
+        """Where the job's chunks and its result lie."""
+        return self._job(job, self.render_fingerprint(job), "")
+
+    def landmarks_dir(self, job: Job) -> str:
+        """Where the job's landmarks lie."""
+        return self._job(job, self.landmarks_fingerprint(job), "")
+
+    def analysis_dir(self, job: Job) -> str:
+        """Where the analysis of the job's video lies, shared by all jobs of that video."""
+        return self._analysis(job, "")
 
     def shots(self, job: Job, start: int, stop: int) -> list[tuple[int, int]] | None:
         """The span's shots as [start, stop) source frames, or None while it isn't analysed."""
@@ -121,13 +149,36 @@ class Work:
         uri = self.sidecar_uri(chunk)
         if not storage.exists(uri):
             return None
-        done = Chunk.from_json(json.dumps(load_json(uri)["chunk"]))
-        # Names may have moved since (another manifest row, another mount of the same work directory).
-        return replace(done, job=chunk.job, chunk_uri=self.chunk_uri(chunk), analysis_uri=chunk.analysis_uri, attempt=0)
+        return self._as_finished(Chunk.from_json(json.dumps(load_json(uri)["chunk"])), chunk.job)
+
+    def finished_ranges(self, job: Job) -> set[tuple[int, int]]:
+        """[start, stop) of all chunks that are done, by one look at the job's directory."""
+        return {bounds for bounds, _ in self._sidecars(job)}
+
+    def finished_chunks(self, job: Job) -> list[Chunk]:
+        """All chunks that are done, in order."""
+        uris = [uri for _, uri in sorted(self._sidecars(job))]
+        with ThreadPoolExecutor(READS_AT_ONCE) as threads:
+            records = list(threads.map(load_json, uris))
+        return [self._as_finished(Chunk.from_json(json.dumps(record["chunk"])), job) for record in records]
 
     def finish_chunk(self, chunk: Chunk, digest: str) -> None:
         """Publish the sidecar that marks a chunk as done."""
         save_json(self.sidecar_uri(chunk), {"chunk": json.loads(chunk.to_json()), "sha256": digest})
+
+    def _sidecars(self, job: Job) -> Sequence[tuple[tuple[int, int], str]]:
+        names = ((SIDECAR.fullmatch(uri.rpartition("/")[2]), uri) for uri in storage.list_files(self.render_dir(job)))
+        return [((int(match[1]), int(match[2])), uri) for match, uri in names if match]
+
+    def _as_finished(self, chunk: Chunk, job: Job) -> Chunk:
+        # Names may have moved since (another manifest row, another mount of the same work directory).
+        moved = replace(chunk, job=job, attempt=0)
+        return replace(
+            moved,
+            chunk_uri=self.chunk_uri(moved),
+            analysis_uri=self.shot_uri(job, chunk.shot_start, chunk.shot_stop),
+            landmarks_uri=self.landmarks_uri(moved) if chunk.landmarks_uri else "",
+        )
 
     def _analysis(self, job: Job, name: str) -> str:
         return storage.join(self.uri, "analysis", job.video_digest, self.analysis_fingerprint(job), name)

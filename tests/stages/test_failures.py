@@ -152,7 +152,7 @@ def iter_into(chunks: Any, seen: list[Chunk]) -> list[Chunk]:
 
 def test_a_death_without_words_counts_too(studio: Studio, tmp_path: Path) -> None:
     uri = str(tmp_path / "count.json")
-    save_json(uri, {"count": 2, "error": ""})
+    save_json(uri, {"tries": [{"node": "", "error": ""}] * 2})
     with (
         pytest.raises(ClusterError, match=r"frames was given up after 2 tries.*the process died"),
         attempt(uri, 2, "frames"),

@@ -1,6 +1,7 @@
 """One source from its video to its shard: late sound is found and corrected, a bad video is a row."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -138,7 +139,8 @@ def test_a_source_that_kills_its_process_is_given_up(
     prepare: PrepareSource, make_video: Callable[..., str], output: str
 ) -> None:
     source = Source(uri=make_video("poison.mp4", frames=12), speaker="poison", split="train")
-    storage.write_bytes(Ledger(output).attempts_uri(source), b'{"count": 3, "error": ""}')
+    tries = [{"node": "", "error": ""}] * 3
+    storage.write_bytes(Ledger(output).attempts_uri(source), json.dumps({"tries": tries}).encode())
     assert "given up after 3 tries, the last failed with: the process died" in prepare(source)["error"]
 
 

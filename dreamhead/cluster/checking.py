@@ -1,0 +1,80 @@
+"""Check a manifest's jobs side by side, in groups that share videos, before any of them is rendered."""
+
+import logging
+import math
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import ray
+from ray.exceptions import RayError
+
+from dreamhead.cluster.actors import TOO_SLOW
+from dreamhead.errors import InputError, StorageError
+from dreamhead.records import Job
+from dreamhead.stages import results
+from dreamhead.stages.deadline import Deadline
+from dreamhead.stages.prepare import PreparedJob, prepare
+from dreamhead.stages.results import Row
+from dreamhead.stages.work import Work
+
+CHECK_CPUS = 0.5
+"""CPUs that one checking task reserves: it mostly waits for storage."""
+MOST_JOBS = 64
+"""Of one task; a task's own cost is then small beside that of its jobs."""
+TASKS_PER_CPU = 4
+AT_ONCE = 16
+"""Jobs that one task checks side by side."""
+LOST = "the process died, or took longer than pools.finalize_timeout_s"
+
+logger = logging.getLogger(__name__)
+
+
+def check(jobs: Sequence[Job], work: Work, *, retry_failed: bool, cpus: float) -> Iterator[PreparedJob | Row]:
+    """Yield each job as it is checked, in any order: prepared, or the failed row of one that can't be dubbed."""
+    waiting = {check_group.remote(group, work, retry_failed): group for group in grouped(jobs, cpus)}
+    while waiting:
+        (done, *_), _ = ray.wait(list(waiting), fetch_local=False)
+        group = waiting.pop(done)
+        try:
+            yield from ray.get(done)
+        except RayError as error:
+            if len(group) > 1:
+                # One file that kills its reader must not take the others along.
+                waiting |= {check_group.remote([job], work, retry_failed): [job] for job in group}
+            else:
+                yield results.failed(group[0], died(error))
+
+
+def grouped(jobs: Sequence[Job], cpus: float) -> list[list[Job]]:
+    """Jobs in groups small enough for every CPU; those of one video together, as it is then read once."""
+    size = max(1, min(MOST_JOBS, math.ceil(len(jobs) / max(1.0, cpus * TASKS_PER_CPU))))
+    ordered = sorted(jobs, key=lambda job: (job.video_uri, job.row))
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+
+def died(error: RayError) -> str:
+    """The text of a task that brought no answer."""
+    cause = getattr(error, "cause", None)
+    return f"{type(cause).__name__}: {cause}" if cause is not None else f"{type(error).__name__}: {LOST}"
+
+
+def limit(work: Work, what: str) -> Deadline:
+    """The limit of one checking or finalising task."""
+    seconds = work.settings.pools.finalize_timeout_s
+    return Deadline(seconds, partial(os._exit, TOO_SLOW), lambda reason: logger.error("%s: %s", what, reason))
+
+
+@ray.remote(num_cpus=CHECK_CPUS, max_retries=1)
+def check_group(jobs: list[Job], work: Work, retry_failed: bool) -> list[PreparedJob | Row]:
+    """Check some jobs; a failed results row for each that can't be dubbed."""
+    with limit(work, f"checking {len(jobs)} jobs"), ThreadPoolExecutor(AT_ONCE) as threads:
+        return list(threads.map(lambda job: _check(job, work, retry_failed), jobs))
+
+
+def _check(job: Job, work: Work, retry_failed: bool) -> PreparedJob | Row:
+    try:
+        return prepare(job, work, retry_failed=retry_failed)
+    except (InputError, StorageError) as error:
+        return results.failed(job, error)

@@ -1,0 +1,59 @@
+"""Finalise each job in a task of its own, while others are still rendered."""
+
+from collections.abc import Iterator
+
+import ray
+from ray.exceptions import RayError
+
+from dreamhead.cluster.checking import died, limit
+from dreamhead.cluster.pools import FINALIZE_CPUS
+from dreamhead.records import Job
+from dreamhead.stages import results
+from dreamhead.stages.clean import free_job
+from dreamhead.stages.finalize import finalize
+from dreamhead.stages.prepare import PreparedJob
+from dreamhead.stages.results import Row, Tally
+from dreamhead.stages.work import Work
+
+
+class Finishing:
+    """Jobs whose chunks are there and whose outputs aren't yet.
+
+    Args:
+        weights_digest: for the results.
+        clean: whether a published job's chunks are deleted at once.
+    """
+
+    def __init__(self, work: Work, weights_digest: str, *, clean: bool) -> None:
+        # Put once: otherwise it would travel with each of thousands of tasks.
+        self._work = ray.put(work)
+        self._weights_digest = weights_digest
+        self._clean = clean
+        self._going_on: dict[ray.ObjectRef[Row], Job] = {}
+
+    def start(self, prepared: PreparedJob, tally: Tally) -> None:
+        """The job's last chunk is there, or none will come: join what there is."""
+        ref = finish_job.remote(prepared, self._work, self._weights_digest, tally, self._clean)
+        self._going_on[ref] = prepared.job
+
+    def ended(self, *, wait: bool) -> Iterator[Row]:
+        """The rows of jobs that ended since; with `wait`, of all."""
+        while self._going_on:
+            done, _ = ray.wait(list(self._going_on), timeout=None if wait else 0)
+            if not done:
+                return
+            job = self._going_on.pop(done[0])
+            try:
+                yield ray.get(done[0])
+            except RayError as error:
+                yield results.failed(job, died(error))
+
+
+@ray.remote(num_cpus=FINALIZE_CPUS, max_retries=2)
+def finish_job(prepared: PreparedJob, work: Work, weights_digest: str, tally: Tally, clean: bool) -> Row:
+    """Join one job's chunks, and publish its output."""
+    with limit(work, f"finalising job {prepared.job.job_id}"):
+        row = finalize(prepared, work, weights_digest, tally)
+        if clean and row["status"] == "succeeded":
+            free_job(prepared.job, work)
+        return row

@@ -1,0 +1,67 @@
+"""What a batch's command line names: manifest, settings, weights, and where work and results go."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dreamhead import storage
+from dreamhead.cluster.manifest import Manifest, read_manifest
+from dreamhead.config import DubSettings, load_yaml
+from dreamhead.errors import ManifestError
+from dreamhead.stages.dub import fitted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Everything that the batch job, its status and its cleaning must agree on."""
+
+    manifest: Manifest
+    settings: DubSettings
+    checkpoint_uri: str
+    """Empty for the bundled weights."""
+    work_uri: str
+    results_uri: str
+    """Of results.parquet."""
+
+    @property
+    def report_uri(self) -> str:
+        """Of the page for people, beside the results."""
+        return storage.join(self.results_uri.rpartition("/")[0], "report.html")
+
+
+def find_places(
+    manifest_uri: str, *, config: Path | None, checkpoint: str, work: str = "", results: str = ""
+) -> Places:
+    """Read manifest and settings; work and results lie beside the outputs unless they are given.
+
+    Raises ManifestError, ConfigError or CheckpointError.
+    """
+    settings = load_yaml(config, DubSettings) if config else DubSettings()
+    manifest = read_manifest(manifest_uri)
+    checkpoint_uri = absolute(checkpoint) if checkpoint else ""
+    results_uri = absolute(results) if results else _beside(manifest)
+    return Places(
+        manifest=manifest,
+        settings=fitted(settings, checkpoint_uri),
+        checkpoint_uri=checkpoint_uri,
+        work_uri=absolute(work) if work else storage.join(_beside(manifest), "dreamhead-work"),
+        results_uri=results_uri if results_uri.endswith(".parquet") else storage.join(results_uri, "results.parquet"),
+    )
+
+
+def absolute(uri: str) -> str:
+    """A uri as the command line gives it, made absolute."""
+    return storage.resolve(uri, ".")
+
+
+def _beside(manifest: Manifest) -> str:
+    """The deepest directory that holds every output."""
+    parents = [job.output_uri.split("/")[:-1] for job in manifest.jobs]
+    common: list[str] = []
+    for parts in zip(*parents, strict=False):
+        if len(set(parts)) > 1:
+            break
+        common.append(parts[0])
+    # Below "s3://bucket" or "/directory" there is something to call common; above it there isn't.
+    if len(common) < 2 or not common[-1] or common == ["s3:", ""]:
+        raise ManifestError("the outputs share no directory: say where work and results go, by --work and --results")
+    return "/".join(common)

@@ -1,0 +1,56 @@
+"""Free what a finished job no longer needs; its result stays, so that no run does it again."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from dreamhead import storage
+from dreamhead.records import Job
+from dreamhead.stages.work import Work
+
+KEPT = ("result.json", "review.json", "sheet.jpg")
+"""What tells a job's outcome."""
+
+
+@dataclass(frozen=True)
+class Freed:
+    """Files that were deleted, or would be."""
+
+    files: int = 0
+    size: int = 0
+    """Bytes."""
+
+    def plus(self, other: "Freed") -> "Freed":
+        """Both together."""
+        return Freed(self.files + other.files, self.size + other.size)
+
+
+def free_job(job: Job, work: Work, *, dry_run: bool = False) -> Freed:
+    """Delete a published job's chunks and landmarks, of the work directory's settings only; raises StorageError."""
+    return _free([work.render_dir(job), work.landmarks_dir(job)], dry_run)
+
+
+def free_other_settings(job: Job, work: Work, *, dry_run: bool = False) -> Freed:
+    """Delete what was made for a job with other settings, weights or inputs, results included."""
+    own = tuple(uri.rstrip("/") + "/" for uri in (work.render_dir(job), work.landmarks_dir(job)))
+    sizes = storage.list_sizes(work.job_dir(job))
+    return _delete({uri: size for uri, size in sizes.items() if not uri.startswith(own)}, dry_run)
+
+
+def free_analysis(jobs: Iterable[Job], work: Work, *, dry_run: bool = False) -> Freed:
+    """Delete the analysis of these jobs' videos; another language of one of them would have it walked again."""
+    freed = Freed()
+    for directory in sorted({work.analysis_dir(job) for job in jobs}):
+        freed = freed.plus(_delete(storage.list_sizes(directory), dry_run))
+    return freed
+
+
+def _free(directories: Sequence[str], dry_run: bool) -> Freed:
+    sizes = {uri: size for directory in directories for uri, size in storage.list_sizes(directory).items()}
+    return _delete({uri: size for uri, size in sizes.items() if uri.rpartition("/")[2] not in KEPT}, dry_run)
+
+
+def _delete(sizes: dict[str, int], dry_run: bool) -> Freed:
+    if not dry_run:
+        # What marks a chunk as done goes first: half a deletion must not look like a finished chunk.
+        storage.delete_many(sorted(sizes, key=lambda uri: not uri.endswith(".json")))
+    return Freed(len(sizes), sum(sizes.values()))
