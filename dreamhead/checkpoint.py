@@ -12,19 +12,23 @@ import hashlib
 import json
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from diffusers.models.modeling_utils import ModelMixin
 from pydantic import Field
-from torch import nn
 from typing_extensions import Self
 
 from dreamhead import storage
 from dreamhead.config import Section, parse
 from dreamhead.errors import CheckpointError, ConfigError
-from dreamhead.models.autoencoder import FaceAutoencoder, LibraryAutoencoder, autoencoder_class
-from dreamhead.models.landmark_denoiser import LandmarkDenoiser
-from dreamhead.models.latent_denoiser import LatentDenoiser
+
+# Most processes of a farm only need to know which weights there are: networks are imported when they are asked for.
+if TYPE_CHECKING:
+    import torch
+    from diffusers.models.modeling_utils import ModelMixin
+    from torch import nn
+
+    from dreamhead.models.landmark_denoiser import LandmarkDenoiser
+    from dreamhead.models.latent_denoiser import LatentDenoiser
 
 BUNDLED = Path(__file__).with_name("weights") / "base"
 DIGESTS = "digests.json"
@@ -38,7 +42,7 @@ class CheckpointConfig(Section):
     """Name of the speech features that the first stage was trained on."""
     crop_size: int = Field(default=256, ge=32, multiple_of=32)
     """Side of the aligned crop that the second stage was trained on, pixels."""
-    autoencoder: str = FaceAutoencoder.__name__
+    autoencoder: str = "FaceAutoencoder"
     """Class of the autoencoder."""
 
 
@@ -83,23 +87,31 @@ class Checkpoint:
         """SHA-256 over what decides the pixels."""
         return hashlib.sha256((self._digest_of(IMAGE) + self._digest_of(AUTOENCODER)).encode()).hexdigest()
 
-    def landmark_denoiser(self, device: torch.device) -> LandmarkDenoiser:
+    def landmark_denoiser(self, device: "torch.device") -> "LandmarkDenoiser":
         """The first stage's network, ready for inference."""
+        from dreamhead.models.landmark_denoiser import LandmarkDenoiser
+
         model: LandmarkDenoiser = self._network(LandmarkDenoiser, LANDMARKS, device)
         return model
 
-    def latent_denoiser(self, device: torch.device) -> LatentDenoiser:
+    def latent_denoiser(self, device: "torch.device") -> "LatentDenoiser":
         """The second stage's network, ready for inference."""
+        from dreamhead.models.latent_denoiser import LatentDenoiser
+
         model: LatentDenoiser = self._network(LatentDenoiser, IMAGE, device)
         return model
 
-    def autoencoder(self, device: torch.device) -> nn.Module:
+    def autoencoder(self, device: "torch.device") -> "nn.Module":
         """The autoencoder, ready for inference, with `encode` and `decode`."""
+        from dreamhead.models.autoencoder import FaceAutoencoder, LibraryAutoencoder, autoencoder_class
+
         kind = autoencoder_class(self.config.autoencoder)
         network = self._network(kind, AUTOENCODER, device)
         return network if isinstance(network, FaceAutoencoder) else LibraryAutoencoder(network)
 
-    def _network(self, kind: type[ModelMixin], part: str, device: torch.device) -> ModelMixin:
+    def _network(self, kind: "type[ModelMixin]", part: str, device: "torch.device") -> "ModelMixin":
+        import torch
+
         try:
             # Weights are stored in half precision; a CPU computes in full.
             model = kind.from_pretrained(self._folder / part, torch_dtype=torch.float32, low_cpu_mem_usage=False)
@@ -116,9 +128,9 @@ class Checkpoint:
 def save(
     folder: Path,
     config: CheckpointConfig,
-    landmark_denoiser: LandmarkDenoiser,
-    latent_denoiser: LatentDenoiser,
-    autoencoder: ModelMixin,
+    landmark_denoiser: "LandmarkDenoiser",
+    latent_denoiser: "LatentDenoiser",
+    autoencoder: "ModelMixin",
     card: str,
 ) -> None:
     """Write a checkpoint directory in half precision; `card` is the model card, Markdown."""

@@ -74,7 +74,7 @@ def dub(
     """Dub one video in this process, without Ray."""
     from dreamhead.cluster.manifest import job_from_row
     from dreamhead.stages.dub import dub as dub_job
-    from dreamhead.stages.dub import fitted
+    from dreamhead.stages.opening import fitted
 
     settings = load_yaml(config, DubSettings) if config else DubSettings()
     row = {"video_uri": video, "audio_uri": audio, "output_uri": output, "seed": seed, "face": face}

@@ -3,28 +3,27 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import ray
-import torch
 from numpy.typing import NDArray
 
 from dreamhead.cluster.session import is_node_lost
 from dreamhead.config import DubSettings
 from dreamhead.records import Chunk, Job, Span
-from dreamhead.stages.analyse import AnalyseSpan
 from dreamhead.stages.attempts import Place
-from dreamhead.stages.landmarks import MakeLandmarks
-from dreamhead.stages.render import RenderChunk
+from dreamhead.stages.deadline import TOO_SLOW
 
 Batch = dict[str, NDArray[Any]]
 Rows = dict[str, list[object]]
 
-CUDA_LOST, TOO_SLOW = 70, 71
-"""Exit statuses of an actor whose GPU context is lost, or whose work took too long: Ray starts another one, which
-tries it again."""
+CUDA_LOST = 70
+"""Exit status of an actor whose GPU context is lost: Ray starts another one, which tries the chunk again."""
+
+# Each actor imports its own stage: what the others need takes seconds to import, and hundreds of megabytes.
 
 
 def this_place() -> Place:
@@ -37,6 +36,8 @@ class AnalyseSpans:
     """One row of spans, the same range of one video for several jobs, to one row a chunk, as they come."""
 
     def __init__(self, settings: DubSettings, checkpoint_uri: str, work_uri: str) -> None:
+        from dreamhead.stages.analyse import AnalyseSpan
+
         self._analyse = AnalyseSpan(settings, checkpoint_uri, work_uri, this_place())
 
     def __call__(self, batch: Batch) -> Iterator[Rows]:
@@ -50,28 +51,39 @@ class LandmarkChunks:
     """One chunk to one chunk."""
 
     def __init__(self, settings: DubSettings, checkpoint_uri: str, work_uri: str) -> None:
+        from dreamhead.stages.landmarks import MakeLandmarks
+
         self._make_landmarks = MakeLandmarks(settings, checkpoint_uri, work_uri, this_place())
 
     def __call__(self, batch: Batch) -> Iterator[Rows]:
         for chunk in chunks_of(batch):
-            try:
+            with without_lost_gpu():
                 yield to_rows(self._make_landmarks(chunk), "landmarks")
-            except torch.AcceleratorError:
-                os._exit(CUDA_LOST)
 
 
 class RenderChunks:
     """One chunk to one chunk."""
 
     def __init__(self, settings: DubSettings, checkpoint_uri: str, work_uri: str) -> None:
+        from dreamhead.stages.render import RenderChunk
+
         self._render = RenderChunk(settings, checkpoint_uri, work_uri, this_place())
 
     def __call__(self, batch: Batch) -> Iterator[Rows]:
         for chunk in chunks_of(batch):
-            try:
+            with without_lost_gpu():
                 yield to_rows(self._render(chunk), "render")
-            except torch.AcceleratorError:
-                os._exit(CUDA_LOST)
+
+
+@contextmanager
+def without_lost_gpu() -> Iterator[None]:
+    """End the process when its GPU context is lost, since nothing in it can compute any more."""
+    from torch import AcceleratorError
+
+    try:
+        yield
+    except AcceleratorError:
+        os._exit(CUDA_LOST)
 
 
 def spans_row(spans: Sequence[Span]) -> dict[str, str]:

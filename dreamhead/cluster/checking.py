@@ -10,11 +10,10 @@ from functools import partial
 import ray
 from ray.exceptions import RayError
 
-from dreamhead.cluster.actors import TOO_SLOW
 from dreamhead.errors import InputError, StorageError
 from dreamhead.records import Job
 from dreamhead.stages import results
-from dreamhead.stages.deadline import Deadline
+from dreamhead.stages.deadline import TOO_SLOW, Deadline
 from dreamhead.stages.prepare import PreparedJob, prepare
 from dreamhead.stages.results import Row
 from dreamhead.stages.work import Work

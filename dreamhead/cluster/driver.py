@@ -14,7 +14,7 @@ from dreamhead.config import DubSettings
 from dreamhead.errors import ClusterError, DiskFullError, DreamheadError
 from dreamhead.records import Chunk, Job, Span
 from dreamhead.stages import results
-from dreamhead.stages.dub import open_work
+from dreamhead.stages.opening import open_work
 from dreamhead.stages.prepare import PreparedJob
 from dreamhead.stages.results import Row, Tally
 from dreamhead.stages.work import Work

@@ -20,7 +20,7 @@ from dreamhead.evaluation.records import Task, Verdict
 from dreamhead.evaluation.report import Evaluation, publish, write_markdown
 from dreamhead.evaluation.settings import EvaluationSettings
 from dreamhead.evaluation.summary import Summary
-from dreamhead.stages.dub import fitted, open_work
+from dreamhead.stages.opening import fitted, open_work
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from typing import TypeVar
 from dreamhead.cluster.places import Places
 from dreamhead.records import Job
 from dreamhead.stages.clean import Freed, free_analysis, free_job, free_other_settings
-from dreamhead.stages.dub import open_work
+from dreamhead.stages.opening import open_work
 from dreamhead.stages.status import JobStatus, job_status
 from dreamhead.stages.work import Work
 

@@ -7,7 +7,7 @@ from dreamhead import storage
 from dreamhead.cluster.manifest import Manifest, read_manifest
 from dreamhead.config import DubSettings, load_yaml
 from dreamhead.errors import ManifestError
-from dreamhead.stages.dub import fitted
+from dreamhead.stages.opening import fitted
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,9 @@ from dreamhead.errors import InputError
 from dreamhead.records import Chunk, Job, ShotAnalysis, Span
 from dreamhead.stages.analyse import AnalyseSpan
 from dreamhead.stages.artefacts import load_shot
-from dreamhead.stages.dub import open_work
 from dreamhead.stages.finalize import finalize
 from dreamhead.stages.landmarks import MakeLandmarks
+from dreamhead.stages.opening import open_work
 from dreamhead.stages.plan import spans_of
 from dreamhead.stages.prepare import prepare
 from dreamhead.stages.render import RenderChunk

@@ -5,6 +5,9 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
+TOO_SLOW = 71
+"""Exit status of a process whose work took too long."""
+
 
 class Deadline:
     """Ends the process once its time, all that passed between starts and stops together, is over.

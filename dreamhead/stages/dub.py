@@ -3,19 +3,17 @@
 from collections.abc import Callable
 from typing import Any
 
-from dreamhead.checkpoint import Checkpoint
 from dreamhead.config import DubSettings
-from dreamhead.errors import ConfigError, InputError, StorageError
-from dreamhead.media.encode import check_preset
+from dreamhead.errors import InputError, StorageError
 from dreamhead.records import Job
 from dreamhead.stages import results
 from dreamhead.stages.analyse import AnalyseSpan
 from dreamhead.stages.finalize import finalize
 from dreamhead.stages.landmarks import MakeLandmarks
+from dreamhead.stages.opening import open_work
 from dreamhead.stages.prepare import PreparedJob, prepare
 from dreamhead.stages.render import RenderChunk
 from dreamhead.stages.results import Tally
-from dreamhead.stages.work import Work
 
 Progress = Callable[[int, int], None]
 """Called with the output's frames that are done, and all of them."""
@@ -43,24 +41,6 @@ def dub(
         return prepared.result
     failure, tally = _render(prepared, settings, checkpoint_uri, work_uri, progress)
     return results.failed(prepared.job, failure, tally) if failure else finalize(prepared, work, digest, tally)
-
-
-def fitted(settings: DubSettings, checkpoint_uri: str) -> DubSettings:
-    """The settings with the checkpoint's size of crop, unless they say one themselves; raises CheckpointError."""
-    if "crop_size" in settings.analysis.model_fields_set:
-        return settings
-    size = Checkpoint.load(checkpoint_uri).config.crop_size
-    return settings.model_copy(update={"analysis": settings.analysis.model_copy(update={"crop_size": size})})
-
-
-def open_work(settings: DubSettings, checkpoint_uri: str, work_uri: str) -> tuple[Work, str]:
-    """The work directory for these settings, and the digest of the weights; raises CheckpointError, ConfigError."""
-    check_preset(settings.output)
-    checkpoint = Checkpoint.load(checkpoint_uri)
-    trained, wanted = checkpoint.config.crop_size, settings.analysis.crop_size
-    if trained != wanted:
-        raise ConfigError(f"analysis.crop_size is {wanted}, but the checkpoint was trained for {trained}")
-    return Work(work_uri, settings, checkpoint), checkpoint.digest
 
 
 def _render(

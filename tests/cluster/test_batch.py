@@ -1,90 +1,24 @@
 """A manifest on Ray: the same frames as without Ray whatever the pools, exact resume, failures that stay alone."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import av
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import yaml
-from numpy.typing import NDArray
 
 from dreamhead.cluster import batch
 from dreamhead.cluster.command import REFUSED, SOME_FAILED
 from dreamhead.cluster.manifest import read_manifest
 from dreamhead.config import DubSettings, load_yaml
 from dreamhead.stages.dub import dub
-from tests.tiny import CROP_SIZE, tiny_checkpoint
+from tests.cluster.farm import ONE, TWO, Farm, decode
 
 pytestmark = [
     pytest.mark.ray,
     # Ray Data warns of its own settings when it makes its own context.
     pytest.mark.filterwarnings("ignore:.use_:DeprecationWarning"),
 ]
-
-ONE = {"min_size": 1, "max_size": 1, "num_cpus": 0.5}
-TWO = {"min_size": 2, "max_size": 2, "num_cpus": 0.5}
-
-
-class Farm:
-    """A manifest of two languages for one clip and a bad row, settings and tiny weights, all in one folder."""
-
-    def __init__(self, folder: Path, video_uri: str, speeches: list[str]) -> None:
-        self.folder = folder
-        self.checkpoint = str(tiny_checkpoint(folder / "checkpoint"))
-        rows: list[dict[str, Any]] = [
-            {"job_id": f"job{index}", "video_uri": video_uri, "audio_uri": speech, "output_uri": f"out/{index}.mp4"}
-            for index, speech in enumerate(speeches)
-        ]
-        rows.append(rows[0] | {"job_id": "bad", "video_uri": "gone.mp4", "output_uri": "out/bad.mp4"})
-        self.manifest = folder / "manifest.jsonl"
-        self.manifest.write_text("\n".join(map(json.dumps, rows)))
-        self.config = folder / "config.yaml"
-
-    def configure(self, pool: dict[str, Any], **render: Any) -> None:
-        """Write the settings."""
-        values = {
-            "device": "cpu",
-            "cpu_threads": 1,
-            "analysis": {"crop_size": CROP_SIZE, "chunk_s": 0.25, "span_s": 0.5, "reference_frames": 3},
-            "landmarks": {"num_inference_steps": 1},
-            "render": {"num_inference_steps": 1, **render},
-            "output": {"preset": "ultrafast", "encoder_threads": 1},
-            "pools": {"analyse": pool, "landmarks": ONE, "render": pool},
-        }
-        self.config.write_text(yaml.safe_dump(values))
-
-    def run(self, work: str) -> tuple[int, list[dict[str, Any]]]:
-        """The batch command's exit status and its results."""
-        results = self.folder / "results.parquet"
-        status = batch.main(
-            [
-                *(str(self.manifest), "--config", str(self.config), "--checkpoint", self.checkpoint),
-                *("--work", str(self.folder / work), "--results", str(results)),
-            ]
-        )
-        return status, pq.read_table(results).to_pylist()
-
-    def frames(self) -> list[NDArray[np.uint8]]:
-        """(T, H, W, 3) of each output."""
-        return [decode(self.folder / "out" / f"{index}.mp4") for index in range(2)]
-
-
-def decode(path: Path) -> NDArray[np.uint8]:
-    with av.open(str(path)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-
-
-@pytest.fixture
-def farm(
-    tmp_path: Path, make_video: Callable[..., str], make_tone: Callable[..., str], face_frames: list[NDArray[np.uint8]]
-) -> Farm:
-    video_uri = make_video("clip.mp4", face_frames)
-    return Farm(tmp_path, video_uri, [make_tone("en.wav", 0.96), make_tone("de.wav", 0.6)])
-
 
 def test_frames_depend_neither_on_ray_nor_on_the_pools(
     farm: Farm, ray_session: None, capsys: pytest.CaptureFixture[str]

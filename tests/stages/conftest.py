@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dreamhead.config import AnalysisSettings, DubSettings, OutputSettings
 from dreamhead.media.audio import write_wav
 from dreamhead.records import Job, Route, ShotAnalysis, SpeechTrack
-from dreamhead.stages import analyse, dub, landmarks, render
+from dreamhead.stages import analyse, dub, landmarks, opening, render
 from dreamhead.stages.work import Work
 
 HEIGHT, WIDTH = 48, 64
@@ -199,7 +199,7 @@ class Studio:
 @pytest.fixture
 def studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Studio:
     calls = Calls()
-    for module in (analyse, landmarks, render, dub):
+    for module in (analyse, landmarks, render, opening):
         monkeypatch.setattr(module.Checkpoint, "load", lambda uri="": Checkpoint())
     monkeypatch.setattr(analyse, "VideoAnalyser", lambda *arguments: Analyser(calls))
     monkeypatch.setattr(landmarks.AudioToLandmarks, "from_checkpoint", lambda *arguments: Speaker(calls))

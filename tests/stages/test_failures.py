@@ -11,7 +11,7 @@ from dreamhead import storage
 from dreamhead.config import DubSettings
 from dreamhead.errors import ClusterError, ConfigError, InputError, MediaError, StorageError
 from dreamhead.records import Chunk, Route, Segment
-from dreamhead.stages import analyse, dub, render
+from dreamhead.stages import analyse, opening, render
 from dreamhead.stages.artefacts import load_arrays, load_json, save_json
 from dreamhead.stages.attempts import attempt
 from dreamhead.stages.prepare import prepare
@@ -192,6 +192,6 @@ def test_prepare_refuses_in_words(studio: Studio) -> None:
 
 def test_the_crop_is_as_large_as_the_checkpoint_wants_unless_settings_say_otherwise(tmp_path: Path) -> None:
     weights = str(tiny_checkpoint(tmp_path / "weights"))
-    assert dub.fitted(DubSettings(), weights).analysis.crop_size == CROP_SIZE
+    assert opening.fitted(DubSettings(), weights).analysis.crop_size == CROP_SIZE
     said = DubSettings.model_validate({"analysis": {"crop_size": 96}})
-    assert dub.fitted(said, weights) is said
+    assert opening.fitted(said, weights) is said
