@@ -1,6 +1,5 @@
 """A manifest on Ray: the same frames as without Ray whatever the pools, exact resume, failures that stay alone."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ pytestmark = [
     # Ray Data warns of its own settings when it makes its own context.
     pytest.mark.filterwarnings("ignore:.use_:DeprecationWarning"),
 ]
+
 
 def test_frames_depend_neither_on_ray_nor_on_the_pools(
     farm: Farm, ray_session: None, capsys: pytest.CaptureFixture[str]
