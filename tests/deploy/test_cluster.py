@@ -105,6 +105,7 @@ def test_what_a_worker_offers_is_what_its_machine_has(monkeypatch: pytest.Monkey
 def test_the_object_store_fits_shared_memory_and_files_suffice() -> None:
     options = " ".join(CLUSTER["docker"]["run_options"])
     assert "--shm-size=2g" in options
+    assert len(starts(CLUSTER)) == 2
     for command in starts(CLUSTER):
         assert "--object-store-memory=1073741824" in command
         assert "ulimit -n 65536" in command
@@ -113,7 +114,8 @@ def test_the_object_store_fits_shared_memory_and_files_suffice() -> None:
 
 def test_every_node_asks_for_the_token_that_is_brought_to_it() -> None:
     assert CLUSTER["file_mounts"] == {"~/.ray/auth_token": "~/.ray/auth_token"}
-    assert all("RAY_AUTH_MODE=token ray start" in command for command in starts(CLUSTER))
+    # In the container's environment, so that `ray exec` and `ray attach` have it too.
+    assert "--env RAY_AUTH_MODE=token" in CLUSTER["docker"]["run_options"]
 
 
 def test_the_farms_pools_fit_the_largest_cluster() -> None:
