@@ -12,6 +12,7 @@ import logging
 import mimetypes
 import os
 import random
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -48,8 +49,8 @@ FIRST_RANGE = 256 * 1024
 LARGEST_RANGE = 8 * 1024 * 1024
 RANGES_KEPT = 3
 
-MOST_DELETED = 1000
-"""Objects that one request may delete."""
+MOST_LISTED = MOST_DELETED = 1000
+"""Objects that one request lists, or deletes."""
 
 REASONS = {
     "AccessDenied": "access denied: these credentials may not do this here",
@@ -163,7 +164,7 @@ def list_objects(prefix: str) -> Iterator[tuple[str, Facts]]:
     more: dict[str, str] = {}
     while True:
         with _explained("list", prefix):
-            page = _call("list_objects_v2", Bucket=bucket, Prefix=inside, **more)
+            page = _call("list_objects_v2", Bucket=bucket, Prefix=inside, MaxKeys=MOST_LISTED, **more)
         for item in page.get("Contents", []):
             # Consoles make empty objects whose names end in a slash, to stand for folders.
             if not item["Key"].endswith("/"):
@@ -256,6 +257,15 @@ def _number(name: str, default: float) -> float:
     return value
 
 
+def _socket(address: tuple[Any, ...]) -> socket.socket:
+    """A connection that breaks when the endpoint takes nothing for `read_s`; aiohttp times only what it reads."""
+    family, kind, protocol = address[:3]
+    opened = socket.socket(family, kind, protocol)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(limits().read_s * 1000))
+    return opened
+
+
 def _client() -> Any:
     """The process's file system: fsspec keeps one for each set of options, and drops them all in a forked child."""
     wanted = limits()
@@ -269,14 +279,22 @@ def _client() -> Any:
             "connect_timeout": wanted.connect_s,
             "read_timeout": wanted.read_s,
             "max_pool_connections": CONNECTIONS,
+            "connector_args": {"socket_factory": _socket},
             "retries": {
                 "mode": os.environ.get("AWS_RETRY_MODE") or "standard",
                 "total_max_attempts": wanted.attempts,
             },
         },
     )
-    client.retries = 1
+    if client.retries != 1:
+        client.retries = 1
+        client.s3.meta.events.register_last("before-call.s3", _drop_expect, unique_id="dreamhead-drop-expect")
     return client
+
+
+def _drop_expect(params: dict[str, Any], **others: Any) -> None:
+    # aiohttp waits without limit for the "100 Continue" that botocore asks for before each body.
+    params["headers"].pop("Expect", None)
 
 
 def _broken_bodies() -> tuple[type[Exception], ...]:

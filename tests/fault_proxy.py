@@ -5,16 +5,18 @@ import random
 import re
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal, cast
 
+XML = ("Content-Type", "application/xml")
 HOP_BY_HOP = ("connection", "keep-alive", "transfer-encoding")
 
-Kind = Literal["answer", "reset", "lost", "truncate", "stall", "slow"]
+Kind = Literal["answer", "reset", "lost", "truncate", "stall", "slow", "deaf"]
 
 
 @dataclass
@@ -23,7 +25,8 @@ class Fault:
 
     kind: Kind
     """answer: an S3 error; reset: the connection, before the endpoint sees the request; lost: after it has done it;
-    truncate: half of the body, then the end; stall: half of it, then silence; slow: `delay_s` before the answer."""
+    truncate: half of the body, then the end; stall: half of it, then silence (both without an answer where it has no
+    body); slow: `delay_s` before the answer; deaf: the request's body isn't read."""
     method: str = ".*"
     target: str = ".*"
     """Expressions that the method, and the path with its query, match from the start."""
@@ -37,6 +40,8 @@ class Fault:
     code: str = "InternalError"
     message: str = "We encountered an internal error. Please try again."
     headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    """Instead of code and message."""
     delay_s: float = 0.0
 
     def matches(self, method: str, target: str) -> bool:
@@ -60,6 +65,8 @@ class Request:
     received: int
     """Bytes of the request's body."""
     fault: Kind | None
+    headers: dict[str, str]
+    """What came in, names in small letters."""
 
 
 @dataclass
@@ -143,31 +150,41 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
     proxy: FaultProxy
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of clients that gave up waiting."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_any(self) -> None:
         proxy = cast(_Server, self.server).proxy
-        body = self._read_body()
         fault = proxy.fault_for(self.command, self.path)
         kind = fault.kind if fault else None
-        if fault and kind == "reset":
-            self._reset()
-            proxy.note(Request(self.command, self.path, 0, 0, len(body), kind))
+        if kind == "deaf":
+            self._note(0, 0, b"", kind)
+            proxy.closing.wait()
+            self._hang_up()
             return
-        if fault and kind == "slow":
-            proxy.closing.wait(fault.delay_s)
+        body = self._read_body()
+        if kind == "reset":
+            self._reset()
+            self._note(0, 0, body, kind)
+            return
+        if fault and kind == "slow" and proxy.closing.wait(fault.delay_s):
+            self._hang_up()
+            return
         if fault and kind == "answer":
-            status, headers, answer = fault.status, [*fault.headers, ("Content-Type", "application/xml")], _xml(fault)
+            status, headers, answer = fault.status, [*fault.headers, XML], fault.body or _xml(fault)
         else:
             status, headers, answer = self._forward(proxy.upstream, body)
         if kind == "lost":
             self._reset()
-            proxy.note(Request(self.command, self.path, 0, 0, len(body), kind))
+            self._note(0, 0, body, kind)
             return
-        sent = self._answer(status, headers, answer, kind)
-        proxy.note(Request(self.command, self.path, status, sent, len(body), kind))
+        self._answer(status, headers, answer, body, kind)
         if kind == "stall":
             proxy.closing.wait()
         if kind in ("truncate", "stall"):
@@ -178,10 +195,12 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *values: object) -> None:
         """Say nothing."""
 
+    def _note(self, status: int, sent: int, body: bytes, kind: Kind | None) -> None:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        proxy = cast(_Server, self.server).proxy
+        proxy.note(Request(self.command, self.path, status, sent, len(body), kind, headers))
+
     def _read_body(self) -> bytes:
-        if self.headers.get("Expect", "").lower() == "100-continue":
-            self.send_response_only(100)
-            self.end_headers()
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def _forward(self, upstream: tuple[str, int], body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
@@ -197,7 +216,15 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             connection.close()
 
-    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes, kind: Kind | None) -> int:
+    def _answer(
+        self, status: int, headers: list[tuple[str, str]], body: bytes, received: bytes, kind: Kind | None
+    ) -> None:
+        shown = b"" if self.command == "HEAD" else body
+        part = shown[: len(shown) // 2] if kind in ("truncate", "stall") else shown
+        # Noted before it is sent: whoever has the answer finds it noted.
+        self._note(status, len(part), received, kind)
+        if kind in ("truncate", "stall") and not shown:
+            return
         self.send_response_only(status)
         length = str(len(body))
         for name, value in headers:
@@ -207,12 +234,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
         self.send_header("Content-Length", length)
         self.end_headers()
-        if self.command == "HEAD":
-            return 0
-        part = body[: len(body) // 2] if kind in ("truncate", "stall") else body
         self.wfile.write(part)
         self.wfile.flush()
-        return len(part)
 
     def _reset(self) -> None:
         # Without lingering, closing sends RST instead of FIN.
@@ -221,7 +244,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def _hang_up(self) -> None:
-        self.connection.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
         self.close_connection = True
 
 
