@@ -75,6 +75,10 @@ REASONS = {
 }
 """S3's error codes (numbers where an answer has no body) in words."""
 
+_CLIENTS: list[Any] = []
+"""Kept from being collected in a forked child: closing them there takes the parent's connections out of the event
+queue that both share, and the parent would wait for answers until its time-out."""
+
 OTHER_REGION = ("PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
 STORE_FULL = ("XMinioStorageFull", "QuotaExceeded", "507")
 
@@ -288,6 +292,7 @@ def _client() -> Any:
     )
     if client.retries != 1:
         client.retries = 1
+        _CLIENTS.append(client)
         client.s3.meta.events.register_last("before-call.s3", _drop_expect, unique_id="dreamhead-drop-expect")
     return client
 

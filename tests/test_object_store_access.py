@@ -137,4 +137,6 @@ def test_a_child_process_reaches_it_after_its_parent_did(method: str, reachable:
     assert here.recv_bytes() == b"content"
     child.join(60)
     assert child.exitcode == 0
+    reachable.clear()
     assert storage.read_bytes("s3://access/a") == b"content"
+    assert len(reachable.requests) == 1  # The child has left the parent's connection alone.
