@@ -8,10 +8,14 @@ README.md                 model card
 digests.json              SHA-256 of every other file, written last
 """
 
+import fcntl
 import hashlib
 import json
+import os
 import tempfile
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -19,7 +23,7 @@ from typing_extensions import Self
 
 from dreamhead import storage
 from dreamhead.config import Section, parse
-from dreamhead.errors import CheckpointError, ConfigError
+from dreamhead.errors import CheckpointError, ConfigError, NotFoundError
 
 # Most processes of a farm only need to know which weights there are: networks are imported when they are asked for.
 if TYPE_CHECKING:
@@ -154,26 +158,57 @@ def write_digests(folder: Path) -> None:
 def _local_folder(uri: str) -> Path:
     if not storage.is_remote(uri):
         return storage.local_path(uri)
+    try:
+        listed = storage.read_bytes(storage.join(uri, DIGESTS))
+    except NotFoundError as error:
+        raise CheckpointError(f"{uri}: not a checkpoint directory, it has no {DIGESTS}") from error
     # The name is the digest of the digests: another checkpoint at the same uri gets another copy.
-    name = hashlib.sha256(storage.read_bytes(storage.join(uri, DIGESTS))).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"dreamhead-checkpoint-{name}"
-    for file in storage.list_files(uri):
-        target = folder / file.removeprefix(uri.rstrip("/") + "/")
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            storage.fetch(file, target)
+    name = hashlib.sha256(listed).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"dreamhead-{os.getuid()}-checkpoint-{name}"
+    digests = _parse_digests(listed, uri)
+    # Of a node's processes the first one copies, the others wait for it.
+    with _locked(folder.with_suffix(".lock")):
+        for file, digest in digests.items():
+            _copy_part(storage.join(uri, file), folder / file, digest)
+        storage.write_bytes(str(folder / DIGESTS), listed)
     return folder
+
+
+def _copy_part(uri: str, path: Path, digest: str) -> None:
+    if path.is_file() and _sha256(path) == digest:
+        return
+    try:
+        storage.fetch(uri, path)
+    except NotFoundError as error:
+        raise CheckpointError(f"{uri}: missing, though {DIGESTS} lists it") from error
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other processes of this machine out; the lock ends with its process, whatever happens."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _read_digests(folder: Path, where: str) -> dict[str, str]:
     try:
-        digests = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
+        listed = (folder / DIGESTS).read_bytes()
     except OSError as error:
         raise CheckpointError(f"{where}: not a checkpoint directory, it has no {DIGESTS}") from error
+    return _parse_digests(listed, where)
+
+
+def _parse_digests(listed: bytes, where: str) -> dict[str, str]:
+    try:
+        digests = json.loads(listed)
     except ValueError as error:
         raise CheckpointError(f"{where}/{DIGESTS}: not valid JSON: {error}") from error
     if not isinstance(digests, dict):
         raise CheckpointError(f"{where}/{DIGESTS}: not a table of files and their SHA-256")
+    for name in digests:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise CheckpointError(f"{where}/{DIGESTS}: {name} lies outside the checkpoint")
     return {str(name): str(digest) for name, digest in digests.items()}
 
 

@@ -7,7 +7,8 @@
     - NoFaceError        no usable face in the whole video
     - MediaError         a file can't be probed, decoded, encoded or muxed
   x StorageError         a uri can't be read, listed or published
-    - DiskFullError      no space is left; the run ends, since every job would fail likewise
+    - NotFoundError      there is no file at a uri
+    - DiskFullError      a disk is full; the run ends, since every job would fail likewise
   x CheckpointError      a checkpoint directory is incomplete or its digests don't match
     - WeightsUnavailableError  others' weights are neither given, nor installed, nor downloadable
   x TrainingError        a training can't start or go on as it is told to
@@ -43,8 +44,12 @@ class StorageError(DreamheadError):
     """A uri can't be read, listed or published."""
 
 
+class NotFoundError(StorageError):
+    """There is no file at a uri."""
+
+
 class DiskFullError(StorageError):
-    """No space is left where a file goes; nothing is lost, and the same command goes on once there is."""
+    """A disk, or the share of it that one may use, is full; names it and says what to do."""
 
 
 class CheckpointError(DreamheadError):

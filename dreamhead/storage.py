@@ -1,20 +1,22 @@
 """Bytes behind a uri: a local path, `file://` or `s3://`; every failure is a StorageError that names the uri."""
 
 import hashlib
+import os
 import posixpath
 import shutil
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 from urllib.parse import unquote
 
-import fsspec
-from botocore.exceptions import BotoCoreError
-
-from dreamhead.errors import StorageError
+from dreamhead import object_store
+from dreamhead.disk import FULL, disk_full
+from dreamhead.errors import NotFoundError, StorageError
 
 SCHEMES = ("file", "s3")
 """What may stand before `://`; a uri without it is a local path."""
@@ -22,7 +24,18 @@ SCHEMES = ("file", "s3")
 UNFINISHED = ".unfinished"
 """Suffix of a local file that is being written; never listed."""
 
-READ_BLOCK = 4 * 1024 * 1024
+HASHED_BLOCK = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file as a listing shows it."""
+
+    uri: str
+    size: int
+    """Bytes."""
+    modified_s: float
+    """Seconds since 1970."""
 
 
 def is_remote(uri: str) -> bool:
@@ -46,88 +59,114 @@ def resolve(uri: str, base: str) -> str:
 
 def exists(uri: str) -> bool:
     """Whether a file is there; raises StorageError when that can't be found out."""
-    with _explained("look up", uri):
-        return bool(_s3().isfile(uri)) if is_remote(uri) else local_path(uri).is_file()
+    try:
+        if is_remote(uri):
+            return object_store.facts(uri) is not None
+        with _explained("look up", uri):
+            return stat.S_ISREG(local_path(uri).stat().st_mode)
+    except NotFoundError:
+        return False
 
 
 def size(uri: str) -> int:
     """Bytes of a file."""
-    with _explained("look up", uri):
-        return int(_s3().info(uri)["size"]) if is_remote(uri) else local_path(uri).stat().st_size
+    return _entry(uri).size
+
+
+def modified(uri: str) -> float:
+    """When a file was last written, in seconds since 1970."""
+    return _entry(uri).modified_s
 
 
 def open_read(uri: str) -> BinaryIO:
     """Open for reading, seekable; an object is fetched by ranges, as it is read."""
+    if is_remote(uri):
+        return object_store.open_ranges(uri)
     with _explained("read", uri):
-        if is_remote(uri):
-            return cast(BinaryIO, _s3().open(uri, "rb", block_size=READ_BLOCK))
         return local_path(uri).open("rb")
 
 
 def read_bytes(uri: str) -> bytes:
     """The whole content."""
+    if is_remote(uri):
+        return object_store.read(uri)
     with _explained("read", uri):
-        return bytes(_s3().cat_file(uri)) if is_remote(uri) else local_path(uri).read_bytes()
+        return local_path(uri).read_bytes()
 
 
 def write_bytes(uri: str, data: bytes) -> None:
-    """Write the whole content; readers see the old one or the new one, never a part."""
-    with _explained("write", uri):
-        if is_remote(uri):
-            _s3().pipe_file(uri, data)
-            return
-        with _replacing(local_path(uri)) as temporary:
-            temporary.write_bytes(data)
+    """Write the whole content; readers see the old one or the new one, never a part. Raises DiskFullError."""
+    if is_remote(uri):
+        object_store.upload(uri, len(data), lambda start, stop: data[start:stop])
+        return
+    path = local_path(uri)
+    with _explained("write", uri, path), _replacing(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def publish(path: Path, uri: str) -> None:
-    """Copy a finished local file to `uri`, whole or not at all."""
-    with _explained("publish", uri):
-        if is_remote(uri):
-            _s3().put_file(str(path), uri)
-            return
-        with _replacing(local_path(uri)) as temporary:
-            shutil.copyfile(path, temporary)
+    """Copy a finished local file to `uri`, whole or not at all. Raises DiskFullError."""
+    if is_remote(uri):
+        with _explained("publish", uri), path.open("rb") as file:
+            descriptor = file.fileno()
+            object_store.upload(
+                uri, os.fstat(descriptor).st_size, lambda start, stop: os.pread(descriptor, stop - start, start)
+            )
+        return
+    target = local_path(uri)
+    with _explained("publish", uri, target), _replacing(target) as temporary:
+        shutil.copyfile(path, temporary)
 
 
 def fetch(uri: str, path: Path) -> None:
-    """Copy the file at `uri` to a local path, without holding it in memory."""
-    with _explained("read", uri):
+    """Copy the file at `uri` to a local path, whole or not at all, without holding it in memory.
+
+    Raises DiskFullError.
+    """
+    with _explained("read", uri, path), _replacing(path) as temporary:
         if is_remote(uri):
-            _s3().get_file(uri, str(path))
+            object_store.download(uri, temporary)
         else:
-            shutil.copyfile(local_path(uri), path)
+            shutil.copyfile(local_path(uri), temporary)
+
+
+def list_entries(prefix: str) -> list[Entry]:
+    """All files below a directory uri, sorted; none when there is no such directory. S3 is asked once a thousand."""
+    if is_remote(prefix):
+        objects = object_store.list_objects(prefix)
+        return sorted((Entry(uri, known.size, known.modified_s) for uri, known in objects), key=lambda entry: entry.uri)
+    with _explained("list", prefix):
+        return sorted(_local_entries(prefix), key=lambda entry: entry.uri)
 
 
 def list_files(prefix: str) -> list[str]:
     """Uris of all files below a directory uri, sorted; none when there is no such directory."""
-    with _explained("list", prefix):
-        if is_remote(prefix):
-            return sorted(f"s3://{key}" for key in _s3().find(prefix.rstrip("/") + "/"))
-        root = local_path(prefix)
-        start = prefix.rstrip("/")
-        paths = (path for path in root.rglob("*") if path.is_file() and path.suffix != UNFINISHED)
-        return sorted(f"{start}/{path.relative_to(root).as_posix()}" for path in paths)
+    return [entry.uri for entry in list_entries(prefix)]
 
 
 def list_sizes(prefix: str) -> dict[str, int]:
-    """Bytes by uri of all files below a directory uri."""
-    return {uri: size(uri) for uri in list_files(prefix)}
-
-
-def delete_many(uris: Iterable[str]) -> None:
-    """Remove files, in this order; those that aren't there are passed over."""
-    for uri in uris:
-        delete(uri)
+    """Bytes of all files below a directory uri, by uri, sorted."""
+    return {entry.uri: entry.size for entry in list_entries(prefix)}
 
 
 def delete(uri: str) -> None:
     """Remove one file; nothing happens when it isn't there."""
-    with _explained("delete", uri):
-        if not is_remote(uri):
+    delete_many([uri])
+
+
+def delete_many(uris: Iterable[str]) -> None:
+    """Remove files, objects a thousand at a time; nothing happens to those that aren't there."""
+    remote: list[str] = []
+    for uri in uris:
+        if is_remote(uri):
+            remote.append(uri)
+            continue
+        with _explained("delete", uri):
             local_path(uri).unlink(missing_ok=True)
-        elif _s3().isfile(uri):
-            _s3().rm_file(uri)
+    if len(remote) == 1:
+        object_store.delete(remote[0])
+    elif remote:
+        object_store.delete_many(remote)
 
 
 def check_writable(directory_uri: str) -> None:
@@ -139,24 +178,26 @@ def check_writable(directory_uri: str) -> None:
 
 def content_digest(uri: str) -> str:
     """A name for the content, fit for a path: SHA-256 of a local file, ETag and size of an object."""
+    if is_remote(uri):
+        return identity(uri)
     with _explained("read", uri):
-        if is_remote(uri):
-            info = _s3().info(uri)
-            return f"{str(info['ETag']).strip(chr(34))}-{info['size']}"
         path = local_path(uri).absolute()
         status = path.stat()
         return _sha256(path, status.st_size, status.st_mtime_ns)
 
 
 def identity(uri: str) -> str:
-    """What tells a file from its other versions without reading it: ETag, or time of change, and size."""
-    with _explained("read", uri):
-        if is_remote(uri):
-            info = _s3().info(uri)
-            return f"{uri} {info['ETag']} {info['size']}"
+    """What changes when a file does, without reading it.
+
+    Path, size and time of a local file; ETag and size of an object, which are its `content_digest` too.
+    """
+    if is_remote(uri):
+        known = object_store.facts(uri)
+        return f"{known.etag}-{known.size}"
+    with _explained("look up", uri):
         path = local_path(uri).absolute()
         status = path.stat()
-        return f"{path} {status.st_mtime_ns} {status.st_size}"
+        return f"{path}:{status.st_size}:{status.st_mtime_ns}"
 
 
 def local_path(uri: str) -> Path:
@@ -175,9 +216,27 @@ def _scheme(uri: str) -> str:
     return scheme
 
 
-def _s3() -> fsspec.AbstractFileSystem:
-    # Other processes write below the same prefixes, so a cached listing would hide what they published.
-    return fsspec.filesystem("s3", use_listings_cache=False)
+def _entry(uri: str) -> Entry:
+    if is_remote(uri):
+        known = object_store.facts(uri)
+        return Entry(uri, known.size, known.modified_s)
+    with _explained("look up", uri):
+        status = local_path(uri).stat()
+        return Entry(uri, status.st_size, status.st_mtime)
+
+
+def _local_entries(prefix: str) -> Iterator[Entry]:
+    root, start = local_path(prefix), prefix.rstrip("/")
+    for path in root.rglob("*"):
+        if path.suffix == UNFINISHED:
+            continue
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            # Removed since it was listed.
+            continue
+        if stat.S_ISREG(status.st_mode):
+            yield Entry(f"{start}/{path.relative_to(root).as_posix()}", status.st_size, status.st_mtime)
 
 
 @lru_cache(maxsize=4096)
@@ -185,7 +244,7 @@ def _sha256(path: Path, size: int, mtime_ns: int) -> str:
     # Size and time of change are there as the cache's key.
     with path.open("rb") as file:
         digest = hashlib.sha256()
-        while block := file.read(READ_BLOCK):
+        while block := file.read(HASHED_BLOCK):
             digest.update(block)
     return digest.hexdigest()
 
@@ -202,10 +261,15 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _explained(action: str, uri: str) -> Iterator[None]:
-    # s3fs turns S3's answers into OSError, bad bucket names into ValueError, and lets botocore's own errors through.
+def _explained(action: str, uri: str, writes: Path | None = None) -> Iterator[None]:
+    """Turn the system's errors into StorageError; `writes` is the local file that may fill its disk."""
     try:
         yield
-    except (OSError, BotoCoreError, ValueError) as error:
+    except (OSError, ValueError) as error:
+        what = f"{uri}: can't {action}"
+        if writes is not None and isinstance(error, OSError) and error.errno in FULL:
+            raise disk_full(what, writes, error.errno) from error
+        is_missing = action in ("read", "look up") and isinstance(error, FileNotFoundError | NotADirectoryError)
+        kind = NotFoundError if is_missing else StorageError
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-        raise StorageError(f"{uri}: can't {action}: {reason}") from error
+        raise kind(f"{what}: {reason}") from error

@@ -1,4 +1,4 @@
-"""Makers of small media files, and the development clips where they are at hand."""
+"""Makers of small media files, a clip with a face, and the development clips where they are at hand."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -141,6 +142,20 @@ class ToneMaker:
     def sine(seconds: float, rate: int) -> NDArray[np.float32]:
         """(N,) what a file holds."""
         return sine(seconds, rate)
+
+
+@pytest.fixture(scope="session")
+def face_frames() -> list[NDArray[np.uint8]]:
+    """A portrait seen by a camera that moves: 24 frames (256, 256, 3); skips the test without scikit-image."""
+    package = pytest.importorskip("skimage")
+    picture = cv2.imread(str(Path(package.__file__).parent / "data" / "astronaut.png"))
+    portrait = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    frames = []
+    for index in range(24):
+        left, top = 100 + index, 10 + index // 2
+        view = portrait[top : top + 224, left : left + 224]
+        frames.append(cv2.resize(view, (256, 256), interpolation=cv2.INTER_AREA))
+    return frames
 
 
 @pytest.fixture

@@ -2,13 +2,14 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dreamhead import storage
-from dreamhead.errors import StorageError
+from dreamhead.errors import NotFoundError, StorageError
 from tests.s3 import s3_bucket
 
 
@@ -79,11 +80,62 @@ def test_content_digest_of_a_local_file_is_sha256(tmp_path: Path) -> None:
     assert storage.content_digest(str(path)) == hashlib.sha256(b"abc").hexdigest()
 
 
+def test_listing_tells_sizes_and_times(base: str) -> None:
+    for name, content in (("b/1", b"1"), ("a", b"four"), ("b/0", b"")):
+        storage.write_bytes(storage.join(base, "listed", name), content)
+    folder = storage.join(base, "listed")
+    assert storage.list_sizes(folder) == {f"{folder}/a": 4, f"{folder}/b/0": 0, f"{folder}/b/1": 1}
+    assert storage.list_sizes(storage.join(folder, "b/")) == {f"{folder}/b/0": 0, f"{folder}/b/1": 1}
+    assert storage.list_sizes(storage.join(folder, "no")) == {}
+    for entry in storage.list_entries(folder):
+        assert entry.modified_s == pytest.approx(storage.modified(entry.uri), abs=1.0)
+        assert entry.modified_s == pytest.approx(time.time(), abs=60.0)
+
+
+def test_delete_many_leaves_the_others_and_minds_no_missing_ones(base: str, tmp_path: Path) -> None:
+    uris = [storage.join(base, "many", str(number)) for number in range(3)]
+    local = str(tmp_path / "local")
+    for uri in (*uris, local):
+        storage.write_bytes(uri, b"x")
+    storage.delete_many([uris[0], storage.join(base, "many", "gone"), local, uris[2]])
+    assert storage.list_files(storage.join(base, "many")) == [uris[1]]
+    assert not storage.exists(local)
+    storage.delete_many([])
+
+
+def test_identity_changes_with_the_file_without_reading_it(
+    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = storage.join(base, "identified")
+    storage.write_bytes(uri, b"one")
+    first = storage.identity(uri)
+    assert storage.identity(uri) == first
+    storage.write_bytes(uri, b"two")
+    assert storage.identity(uri) != first
+    with pytest.raises(NotFoundError, match="none: can't look up: "):
+        storage.identity(storage.join(base, "none"))
+    path = tmp_path / "unreadable"
+    path.write_bytes(b"abc")
+    monkeypatch.setattr(Path, "open", lambda *arguments: pytest.fail("it was read"))
+    status = path.stat()
+    assert storage.identity(f"file://{path}") == f"{path}:3:{status.st_mtime_ns}"
+
+
+def test_a_fetch_that_fails_leaves_the_old_file(base: str, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"old")
+    with pytest.raises(NotFoundError, match="none: can't read: "):
+        storage.fetch(storage.join(base, "none"), target)
+    assert target.read_bytes() == b"old"
+    assert storage.UNFINISHED not in {path.suffix for path in tmp_path.iterdir()}
+
+
 def test_missing_file_is_named(base: str) -> None:
     uri = storage.join(base, "missing.wav")
     for read in (storage.size, storage.read_bytes, storage.content_digest):
-        with pytest.raises(StorageError, match=r"missing\.wav: can't "):
+        with pytest.raises(StorageError, match=r"missing\.wav: can't ") as caught:
             read(uri)
+        assert isinstance(caught.value, NotFoundError)
 
 
 def test_failed_publish_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:

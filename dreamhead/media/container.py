@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import av
@@ -12,7 +12,8 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from dreamhead import storage
-from dreamhead.errors import MediaError, StorageError
+from dreamhead.disk import FULL, disk_full
+from dreamhead.errors import MediaError, NotFoundError
 
 MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 """FFmpeg's name of the MP4 family, the formats with exact times and edit lists."""
@@ -34,7 +35,8 @@ STILL_FORMATS = {
 }
 """The demuxer of each kind of picture file; FFmpeg's guess would take the name for a pattern of many files."""
 
-REMOTE_BUFFER = 1024 * 1024
+REMOTE_BUFFER = 64 * 1024
+"""Bytes that FFmpeg asks for at a time; `storage` decides how much is fetched, and a seek throws this much away."""
 
 
 @contextmanager
@@ -48,10 +50,13 @@ def open_media(uri: str) -> Iterator[InputContainer]:
 
 @contextmanager
 def media_errors(uri: str, what: str) -> Iterator[None]:
-    """Turn FFmpeg's errors into MediaError: the uri, then `what`, then the reason."""
+    """Turn FFmpeg's errors into MediaError: the uri, then `what`, then the reason. A full disk is DiskFullError."""
     try:
         yield
     except FFmpegError as error:
+        # Reading fills no disk, so the uri is the local file that was being written.
+        if error.errno in FULL:
+            raise disk_full(f"{uri}: {what}", Path(uri), error.errno) from error
         raise MediaError(f"{uri}: {what}: {error.strerror}") from error
 
 
@@ -75,9 +80,7 @@ def _open(uri: str) -> InputContainer:
         return container
     try:
         file = storage.open_read(uri)
-    except StorageError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            raise MediaError(f"{uri}: no such file") from error
-        raise
+    except NotFoundError as error:
+        raise MediaError(f"{uri}: no such file") from error
     container = av.open(file, buffer_size=REMOTE_BUFFER, **options)
     return container

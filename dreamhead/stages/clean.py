@@ -52,5 +52,6 @@ def _free(directories: Sequence[str], dry_run: bool) -> Freed:
 def _delete(sizes: dict[str, int], dry_run: bool) -> Freed:
     if not dry_run:
         # What marks a chunk as done goes first: half a deletion must not look like a finished chunk.
-        storage.delete_many(sorted(sizes, key=lambda uri: not uri.endswith(".json")))
+        storage.delete_many(uri for uri in sizes if uri.endswith(".json"))
+        storage.delete_many(uri for uri in sizes if not uri.endswith(".json"))
     return Freed(len(sizes), sum(sizes.values()))

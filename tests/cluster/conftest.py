@@ -1,11 +1,10 @@
-"""The one Ray of the test session, and a clip with a face."""
+"""The one Ray of the test session."""
 
 import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import ray
@@ -35,20 +34,6 @@ def ray_session() -> Iterator[None]:
         )
         yield
         ray.shutdown()
-
-
-@pytest.fixture(scope="session")
-def face_frames() -> list[NDArray[np.uint8]]:
-    """A portrait seen by a camera that moves: 24 frames (256, 256, 3); skips the test without scikit-image."""
-    package = pytest.importorskip("skimage")
-    picture = cv2.imread(str(Path(package.__file__).parent / "data" / "astronaut.png"))
-    portrait = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-    frames = []
-    for index in range(24):
-        left, top = 100 + index, 10 + index // 2
-        view = portrait[top : top + 224, left : left + 224]
-        frames.append(cv2.resize(view, (256, 256), interpolation=cv2.INTER_AREA))
-    return frames
 
 
 @pytest.fixture
