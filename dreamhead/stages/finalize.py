@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from dreamhead import __version__, storage
-from dreamhead.errors import ClusterError, DreamheadError, NoFaceError
+from dreamhead.errors import ClusterError, DreamheadError, NoFaceError, QualityError
 from dreamhead.media.join import join, verify
 from dreamhead.records import Chunk, Route
 from dreamhead.stages import results
 from dreamhead.stages.artefacts import save_json
 from dreamhead.stages.prepare import PreparedJob
+from dreamhead.stages.review.job import review, review_columns
 from dreamhead.stages.source import open_source
 from dreamhead.stages.work import Work, settings_digest
 
@@ -39,8 +40,11 @@ def finalize(prepared: PreparedJob, chunks: Sequence[Chunk], work: Work, weights
         row = results.succeeded(
             prepared.job, chunks, duration_s=prepared.duration_s, warnings=prepared.warnings, digests=digests
         )
+        row |= review_columns(prepared.job, work)
         row["seconds"]["finalize"] = time.perf_counter() - began
         _record(prepared, row, work)
+    except QualityError as error:
+        return results.failed(prepared.job, error, chunks) | review_columns(prepared.job, work)
     except DreamheadError as error:
         return results.failed(prepared.job, error, chunks)
     return row
@@ -88,7 +92,8 @@ def _publish(prepared: PreparedJob, chunks: Sequence[Chunk], work: Work) -> None
             work.settings.output,
             {"comment": f"Dubbed by DreamHead {__version__}: the mouth is synthetic"},
         )
-        verify(output, timeline.frame_count, (source.video.width, source.video.height))
+        info = verify(output, timeline.frame_count, (source.video.width, source.video.height))
+        review(prepared, chunks, work, info)
         storage.publish(output, job.output_uri)
     logger.info("job %s: %s published", job.job_id, job.output_uri)
 
