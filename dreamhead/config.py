@@ -159,6 +159,61 @@ class WeightsSettings(Section):
     """Directory with `Systran/faster-whisper-base`."""
 
 
+class ReviewSettings(Section):
+    """How a finished dub is looked at, and when a person should look too. A change here redoes nothing."""
+
+    gate: Literal["report", "fail", "off"] = "report"
+    """`report` says what needs a look; `fail` makes it a failed job whose output isn't published; `off` never looks."""
+    share: float = Field(default=0.1, gt=0, le=1)
+    """Share of the output's frames that is looked at."""
+    min_frames: int = Field(default=25, ge=1)
+    """Fewest frames looked at, where so many are dubbed."""
+    max_frames: int = Field(default=200, ge=1)
+    """Most frames looked at."""
+    stretch_s: float = Field(default=1.0, gt=0)
+    """Longest stretch of consecutive frames, in seconds."""
+    pictures_every: int = Field(default=5, ge=1)
+    """Pixels are compared with the source's in one of so many of these frames."""
+    most_lag: int = Field(default=3, ge=0)
+    """Frames, either way, within which the lag of the lips is looked for."""
+    min_motion: float = Field(default=0.02, ge=0)
+    """Spread of the wanted lip opening, in eye distances, below which nothing is said about correlation and lag."""
+    min_correlation: float = Field(default=0.7, ge=-1, le=1)
+    """Of the lip opening on the output with the wanted one, at the best lag."""
+    max_lag: int = Field(default=1, ge=0)
+    """Frames by which the lips may be early or late."""
+    min_spread: float = Field(default=0.5, ge=0, le=1)
+    """Spread of the lip opening on the output over that of the wanted one."""
+    max_spread: float = Field(default=1.6, ge=1)
+    """The same, from above."""
+    max_lip_error: float = Field(default=0.1, ge=0)
+    """Mean distance of the lip opening from the wanted one, in eye distances."""
+    min_faces_found: float = Field(default=0.95, ge=0, le=1)
+    """Share of the frames in which the face is still found."""
+    min_sharpness: float = Field(default=0.25, ge=0, le=1)
+    """Fine detail of the mouth over that of the source's."""
+    max_seam: float = Field(default=1.3, ge=1)
+    """Change of colour across the mask's edge over that of the source's."""
+    max_colour_step: float = Field(default=14.0, ge=0)
+    """Levels of 255 by which the change of colour across the mask's edge may differ from the source's."""
+    max_jitter: float = Field(default=2.0, ge=1)
+    """Trembling of the lips over that of the source's, or of the wanted motion where that is livelier."""
+    min_untouched_db: float = Field(default=28.0, ge=0, le=60)
+    """PSNR, against the source, of the pixels around the face that nothing was painted on."""
+    max_passed_through: float = Field(default=0.2, ge=0, le=1)
+    """Share of the frames to be dubbed that passed through."""
+    report_sheets: int = Field(default=60, ge=0)
+    """Most jobs that report.html shows with pictures, the worst first."""
+    report_rows: int = Field(default=1000, ge=0)
+    """Most jobs in the table of report.html; results.parquet has all."""
+
+    @model_validator(mode="after")
+    def _check_frames(self) -> Self:
+        if self.max_frames < self.min_frames:
+            raise ValueError(f"max_frames {self.max_frames} is below min_frames {self.min_frames}")
+        return self
+
+
 class DubSettings(Section):
     """Everything that shapes a dub."""
 
@@ -170,6 +225,7 @@ class DubSettings(Section):
     landmarks: LandmarkSettings = LandmarkSettings()
     render: RenderSettings = RenderSettings()
     output: OutputSettings = OutputSettings()
+    review: ReviewSettings = ReviewSettings()
     pools: PoolsSettings = PoolsSettings()
     weights: WeightsSettings = WeightsSettings()
 

@@ -6,6 +6,7 @@
   x InputError           one job's input can't be used; the job fails, the others go on
     - NoFaceError        no usable face in the whole video
     - MediaError         a file can't be probed, decoded, encoded or muxed
+  x QualityError         a dub is below a limit of the review, and the settings say that it fails
   x StorageError         a uri can't be read, listed or published
     - NotFoundError      there is no file at a uri
     - DiskFullError      a disk is full; the run ends, since every job would fail likewise
@@ -38,6 +39,10 @@ class NoFaceError(InputError):
 
 class MediaError(InputError):
     """A media file can't be probed, decoded, encoded or muxed."""
+
+
+class QualityError(DreamheadError):
+    """A dub is below a limit of the review, and the settings say that such a job fails."""
 
 
 class StorageError(DreamheadError):

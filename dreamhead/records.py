@@ -234,11 +234,15 @@ RESULTS_SCHEMA = pa.schema(
         ("video_uri", pa.string()),
         ("audio_uri", pa.string()),
         ("output_uri", pa.string()),
+        ("duration_s", pa.float64()),
         ("frames", pa.int64()),
         ("dubbed_frames", pa.int64()),
         ("passed_through", pa.map_(pa.string(), pa.int64())),
         ("seconds", pa.map_(pa.string(), pa.float64())),
         ("real_time_factor", pa.float64()),
+        ("quality", pa.map_(pa.string(), pa.float64())),
+        ("needs_look", pa.string()),
+        ("review_uri", pa.string()),
         ("attempts", pa.int64()),
         ("chunks", pa.int64()),
         ("chunks_rendered", pa.int64()),
@@ -252,4 +256,5 @@ RESULTS_SCHEMA = pa.schema(
 )
 """One row a job; `status` is `succeeded` or `failed`, `passed_through` counts frames by `Route`,
 `seconds` is by stage, `real_time_factor` is stage seconds per second of video, `chunks_rendered` counts the chunks
-that this run rendered (the others were there), `attempts` the tries that these took."""
+that this run rendered (the others were there), `attempts` the tries that these took. `quality` holds the
+review's figures, `needs_look` its reasons why a person should look, joined by "; ", and `review_uri` names its file."""

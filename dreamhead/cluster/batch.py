@@ -2,8 +2,10 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from rich.console import Console
@@ -14,7 +16,10 @@ from dreamhead.cluster.driver import BatchRun
 from dreamhead.cluster.places import Places, find_places
 from dreamhead.cluster.progress import BatchProgress
 from dreamhead.cluster.session import ray_session
-from dreamhead.cluster.table import ResultsTable
+from dreamhead.cluster.table import ResultsTable, Row
+
+if TYPE_CHECKING:
+    from dreamhead.stages.review.report import State
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,15 +51,44 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     )
     if arguments.dry_run:
         return _dry_run(places)
-    table = ResultsTable(places.results_uri)
-    with BatchProgress(console, len(places.manifest.jobs) + len(places.manifest.failed)) as progress:
+    report = _Report(places)
+    table = ResultsTable(places.results_uri, report.write)
+    state: State = "interrupted"
+    with BatchProgress(console, report.jobs) as progress:
         try:
             _dub(places, arguments, table, progress)
+            state = "finished"
         finally:
             table.write()
+            report.write(table.rows, state)
             succeeded, failed = table.count("succeeded"), table.count("failed")
             progress.say(f"{succeeded} jobs succeeded, {failed} failed; results in {places.results_uri}")
+            looks = sum(bool(row["needs_look"]) for row in table.rows)
+            progress.say(f"{looks} of them need a look; report in {places.report_uri}")
     return SOME_FAILED if failed else SUCCEEDED
+
+
+class _Report:
+    """Writes report.html, which says how far the run is."""
+
+    def __init__(self, places: Places) -> None:
+        self.jobs = len(places.manifest.jobs) + len(places.manifest.failed)
+        self._places = places
+        self._began_s = time.monotonic()
+
+    def write(self, rows: list[Row], state: "State" = "running") -> None:
+        """Publish the page."""
+        # Needed once a minute at most, and with it comes what looks at faces: seconds that a start shouldn't take.
+        from dreamhead.stages.review.report import write_report
+
+        write_report(
+            rows,
+            self._places.report_uri,
+            self._places.settings.review,
+            state=state,
+            jobs=self.jobs,
+            elapsed_s=time.monotonic() - self._began_s,
+        )
 
 
 def _dub(places: Places, arguments: argparse.Namespace, table: ResultsTable, progress: BatchProgress) -> None:

@@ -10,7 +10,6 @@ from dreamhead.cluster.pools import FINALIZE_CPUS
 from dreamhead.records import Job
 from dreamhead.stages import results
 from dreamhead.stages.clean import free_job
-from dreamhead.stages.finalize import finalize
 from dreamhead.stages.prepare import PreparedJob
 from dreamhead.stages.results import Row, Tally
 from dreamhead.stages.work import Work
@@ -51,7 +50,10 @@ class Finishing:
 
 @ray.remote(num_cpus=FINALIZE_CPUS, max_retries=2)
 def finish_job(prepared: PreparedJob, work: Work, weights_digest: str, tally: Tally, clean: bool) -> Row:
-    """Join one job's chunks, and publish its output."""
+    """Join one job's chunks, look at its output, and publish it."""
+    # What looks at faces takes seconds to import, and the driver, which starts these tasks, needs none of it.
+    from dreamhead.stages.finalize import finalize
+
     with limit(work, f"finalising job {prepared.job.job_id}"):
         row = finalize(prepared, work, weights_digest, tally)
         if clean and row["status"] == "succeeded":

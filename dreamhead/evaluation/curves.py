@@ -22,7 +22,7 @@ def curves_svg(times_s: Sequence[float], truth: Curve, ours: Curve, worst: Seque
         x = place(frame, 0).partition(",")[0]
         parts.append(f'<line class="worst" x1="{x}" x2="{x}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
     for name, curve in (("truth", truth), ("ours", ours)):
-        for run in _runs(curve):
+        for run in runs(curve):
             points = " ".join(place(frame, value) for frame, value in run)
             parts.append(f'<polyline class="{name}" points="{points}"/>')
     return f'<svg class="curves" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img">{"".join(parts)}</svg>'
@@ -44,7 +44,7 @@ def _height(value: float, top: float) -> float:
     return HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * value / top
 
 
-def _runs(curve: Curve) -> Iterator[list[tuple[int, float]]]:
+def runs(curve: Curve) -> Iterator[list[tuple[int, float]]]:
     """The stretches of a curve without gaps, as frames and values."""
     run: list[tuple[int, float]] = []
     for frame, value in enumerate(curve):

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from dreamhead.evaluation.conditions import Take
 from dreamhead.evaluation.metrics import (
+    colour_step,
     edge_step,
     laplacian_energy,
     luma,
@@ -100,7 +101,7 @@ class PixelMeter:
                 self._note(f"{region}_psnr_db", weighted_psnr(pair.ours, pair.truth, weight))
                 self._note(f"{region}_ssim", weighted_mean(similarity, weight))
         steps, true_steps = edge_step(pair.ours, pair.mask), edge_step(pair.truth, pair.mask)
-        self._note("colour_step", float(np.linalg.norm(steps - true_steps, axis=1).mean() / np.sqrt(3)))
+        self._note("colour_step", colour_step(steps, true_steps))
         self._note("edge_ours", float(np.linalg.norm(steps, axis=1).mean()))
         self._note("edge_truth", float(np.linalg.norm(true_steps, axis=1).mean()))
         self._note("energy_ours", laplacian_energy(pair.ours, pair.ours_mouth))

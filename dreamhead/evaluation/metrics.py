@@ -94,6 +94,11 @@ def edge_step(picture: Pixels, opacity: Floats) -> NDArray[np.float32]:
     return np.asarray(near_inside[edge] - near_outside[edge], np.float32)
 
 
+def colour_step(steps: Floats, true_steps: Floats) -> float:
+    """Root mean square over the channels of by how much (N, 3) changes of colour from `edge_step` differ, averaged."""
+    return float(np.linalg.norm(steps - true_steps, axis=1).mean() / np.sqrt(3)) if len(steps) else float("nan")
+
+
 def jitter(points: Floats) -> float:
     """Mean length of the second difference over time of (T, K, D) points; NaN without three known frames in a row."""
     lengths = np.linalg.norm(np.diff(points, n=2, axis=0), axis=-1)

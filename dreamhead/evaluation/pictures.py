@@ -49,11 +49,27 @@ def choose_moments(
 
 def strip(shown: list[Shown], worst: list[int], side: int) -> bytes:
     """JPEG of two rows of crops, `side` pixels each; the worst frames have a red rim."""
+    return jpeg(_beside(shown, worst, side), JPEG_QUALITY)
+
+
+def sheet(shown: list[Shown], worst: list[int], side: int, columns: int, quality: int) -> bytes:
+    """JPEG of as many such strips as `columns` crops in each ask for, one below the other."""
+    rows = [_beside(shown[first : first + columns], worst, side) for first in range(0, len(shown), columns)]
+    width = max(row.shape[1] for row in rows)
+    filled = [np.pad(row, ((0, 2 * GAP), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    return jpeg(np.concatenate(filled)[: -2 * GAP], quality)
+
+
+def jpeg(picture: Picture, quality: int) -> bytes:
+    """An (H, W, 3) RGB picture, encoded."""
+    settings = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    return bytes(cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), settings)[1].tobytes())
+
+
+def _beside(shown: list[Shown], worst: list[int], side: int) -> Picture:
     columns = [_column(pair, pair.frame in worst, side) for pair in shown]
     gap = np.full((columns[0].shape[0], GAP, 3), 255, np.uint8)
-    picture = np.concatenate([part for column in columns for part in (column, gap)][:-1], axis=1)
-    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    return bytes(cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)[1].tobytes())
+    return np.concatenate([part for column in columns for part in (column, gap)][:-1], axis=1)
 
 
 def _column(pair: Shown, is_worst: bool, side: int) -> Picture:

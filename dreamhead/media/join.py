@@ -80,13 +80,14 @@ def join(
                 container.mux(packet)
 
 
-def verify(path: Path, frame_count: int, size: tuple[int, int]) -> None:
-    """Check that a joined file shows `frame_count` frames of `size` (width, height as coded); raises MediaError."""
+def verify(path: Path, frame_count: int, size: tuple[int, int]) -> VideoInfo:
+    """What a joined file holds: `frame_count` frames of `size` (width, height as coded), else MediaError is raised."""
     info = probe(str(path))
     if info.frame_count != frame_count:
         raise MediaError(f"{path}: shows {info.frame_count} frames; expected {frame_count}")
     if (info.width, info.height) != size:
         raise MediaError(f"{path}: is {info.width}x{info.height}; expected {size[0]}x{size[1]}")
+    return info
 
 
 @contextmanager

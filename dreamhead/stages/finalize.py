@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamhead import __version__, storage
-from dreamhead.errors import ClusterError, DiskFullError, DreamheadError, NoFaceError
+from dreamhead.errors import ClusterError, DiskFullError, DreamheadError, NoFaceError, QualityError
 from dreamhead.media.join import join, verify
 from dreamhead.records import Chunk, Route
 from dreamhead.stages import results
@@ -17,6 +17,7 @@ from dreamhead.stages.artefacts import save_json
 from dreamhead.stages.attempts import publish_failure
 from dreamhead.stages.prepare import PreparedJob
 from dreamhead.stages.results import Tally
+from dreamhead.stages.review.job import review, review_columns
 from dreamhead.stages.source import open_source
 from dreamhead.stages.work import Work, settings_digest
 
@@ -38,10 +39,14 @@ def finalize(prepared: PreparedJob, work: Work, weights_digest: str, tally: Tall
         row = results.succeeded(
             prepared.job, chunks, tally, duration_s=prepared.duration_s, warnings=prepared.warnings, digests=digests
         )
+        row |= review_columns(prepared.job, work)
         row["seconds"]["finalize"] = time.perf_counter() - began
         _record(prepared, row, work)
     except (DiskFullError, ClusterError) as error:
         return results.failed(prepared.job, error, tally)
+    except QualityError as error:
+        failure = publish_failure(work.failed_uri(prepared.job), error)
+        return results.failed(prepared.job, failure, tally) | review_columns(prepared.job, work)
     except DreamheadError as error:
         return results.failed(prepared.job, publish_failure(work.failed_uri(prepared.job), error), tally)
     return row
@@ -89,7 +94,8 @@ def _publish(prepared: PreparedJob, chunks: Sequence[Chunk], work: Work) -> None
             work.settings.output,
             {"comment": f"Dubbed by DreamHead {__version__}: the mouth is synthetic"},
         )
-        verify(output, timeline.frame_count, (source.video.width, source.video.height))
+        info = verify(output, timeline.frame_count, (source.video.width, source.video.height))
+        review(prepared, chunks, work, info)
         storage.publish(output, job.output_uri)
     logger.info("job %s: %s published", job.job_id, job.output_uri)
 

@@ -17,12 +17,12 @@ from dreamhead.errors import MediaError
 from dreamhead.media.encode import encode_chunk
 from dreamhead.media.video import read_frames
 from dreamhead.pipelines.landmarks_to_frames import LandmarksToFrames
-from dreamhead.records import Chunk, Route, ShotAnalysis
+from dreamhead.records import Chunk, ShotAnalysis
 from dreamhead.stages.artefacts import load_arrays, load_shot
 from dreamhead.stages.attempts import HERE, ChunkAttempts, Place
 from dreamhead.stages.device import use_device
 from dreamhead.stages.source import Source, open_source
-from dreamhead.stages.strength import count_routes, inside_segments, ramp
+from dreamhead.stages.strength import routes_of, strength_of
 from dreamhead.stages.work import Work
 
 
@@ -48,7 +48,7 @@ class RenderChunk:
     def _publish(self, chunk: Chunk) -> Chunk:
         began = time.perf_counter()
         source, shot = open_source(chunk.job, self._work), self._load_shot(chunk.analysis_uri)
-        strength, counts = self._strength(chunk, source, shot)
+        strength = strength_of(chunk, source, shot, self._settings.render.fade_s)
         frames = self._frames(chunk, source, shot, strength)
         uri = self._work.chunk_uri(chunk)
         with tempfile.TemporaryDirectory(prefix="dreamhead-") as folder:
@@ -60,21 +60,11 @@ class RenderChunk:
             chunk,
             chunk_uri=uri,
             dubbed_frames=int(np.count_nonzero(strength)),
-            route_counts=counts,
+            route_counts=routes_of(chunk, source, shot),
             seconds={**chunk.seconds, "render": time.perf_counter() - began},
         )
         self._work.finish_chunk(done, digest)
         return done
-
-    def _strength(self, chunk: Chunk, source: Source, shot: ShotAnalysis) -> tuple[NDArray[np.float32], dict[str, int]]:
-        """How much of each frame is dubbed, and the frames by route. (T,)"""
-        fade_s = self._settings.render.fade_s
-        timeline, part = source.timeline, slice(chunk.start, chunk.stop)
-        inside = inside_segments(chunk.job.segments, timeline.times_s)
-        shown = timeline.source[part] - shot.start
-        by_route = ramp(shot.routes == Route.DUB, source.video.times_s[shot.start : shot.stop], fade_s)
-        by_segment = ramp(inside, timeline.times_s, fade_s)
-        return np.minimum(by_route[shown], by_segment[part]), count_routes(shot.routes[shown], inside[part])
 
     def _frames(
         self, chunk: Chunk, source: Source, shot: ShotAnalysis, strength: NDArray[np.float32]

@@ -10,6 +10,7 @@ from dreamhead.records import RESULTS_SCHEMA, Chunk, Job, Route
 
 Row = dict[str, Any]
 
+TEXTS = ("error_type", "error", "warnings", "needs_look", "review_uri", "weights_digest", "settings_digest")
 ROUTES_PASSED = frozenset(route.name for route in Route if route is not Route.DUB)
 
 
@@ -48,6 +49,7 @@ def succeeded(
     seconds = _sums(chunk.seconds for chunk in chunks)
     routes = _sums(chunk.route_counts for chunk in chunks)
     row = _row(job, status="succeeded", warnings="; ".join(warnings), **digests)
+    row["duration_s"] = duration_s
     row["frames"] = sum(chunk.stop - chunk.start for chunk in chunks)
     row["dubbed_frames"] = sum(chunk.dubbed_frames for chunk in chunks)
     row["passed_through"] = {name: int(count) for name, count in routes.items() if name in ROUTES_PASSED}
@@ -72,8 +74,8 @@ def repeated(job: Job, row: Row) -> Row:
 
 def _row(job: Job, **values: Any) -> Row:
     empty = {name: None for name in RESULTS_SCHEMA.names}
-    texts = {"error_type": "", "error": "", "warnings": "", "weights_digest": "", "settings_digest": ""}
-    return {**empty, **texts, "passed_through": {}, "seconds": {}, **_identity(job), **values}
+    texts = dict.fromkeys(TEXTS, "")
+    return {**empty, **texts, "passed_through": {}, "seconds": {}, "quality": {}, **_identity(job), **values}
 
 
 def _identity(job: Job) -> Row:

@@ -5,7 +5,25 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamhead.records import Route, Segment
+from dreamhead.records import Chunk, Route, Segment, ShotAnalysis
+from dreamhead.stages.source import Source
+
+
+def strength_of(chunk: Chunk, source: Source, shot: ShotAnalysis, fade_s: float) -> NDArray[np.float32]:
+    """(T,) how much of each of a chunk's frames is dubbed; `fade_s` seconds lead to and from what isn't."""
+    timeline, part = source.timeline, slice(chunk.start, chunk.stop)
+    inside = inside_segments(chunk.job.segments, timeline.times_s)
+    shown = timeline.source[part] - shot.start
+    by_route = ramp(shot.routes == Route.DUB, source.video.times_s[shot.start : shot.stop], fade_s)
+    by_segment = ramp(inside, timeline.times_s, fade_s)
+    return np.minimum(by_route[shown], by_segment[part])
+
+
+def routes_of(chunk: Chunk, source: Source, shot: ShotAnalysis) -> dict[str, int]:
+    """A chunk's frames by `Route` name."""
+    part = slice(chunk.start, chunk.stop)
+    inside = inside_segments(chunk.job.segments, source.timeline.times_s)
+    return count_routes(shot.routes[source.timeline.source[part] - shot.start], inside[part])
 
 
 def ramp(wanted: NDArray[np.bool_], times_s: NDArray[np.float64], fade_s: float) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dreamhead.config import AnalysisSettings, DubSettings, OutputSettings
+from dreamhead.config import AnalysisSettings, DubSettings, OutputSettings, ReviewSettings
 from dreamhead.media.audio import write_wav
 from dreamhead.records import Job, Route, ShotAnalysis, SpeechTrack
 from dreamhead.stages import analyse, dub, landmarks, opening, render
@@ -142,6 +142,7 @@ SETTINGS = DubSettings(
     cpu_threads=1,
     analysis=AnalysisSettings(crop_size=32, span_s=1.0, chunk_s=0.4),
     output=OutputSettings(quality=1, encoder_threads=1),
+    review=ReviewSettings(gate="off"),
 )
 
 

@@ -1,0 +1,217 @@
+"""Review one job's output before it is published, and keep what was found beside the job's result."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamhead import __version__, pretrained, storage
+from dreamhead.config import ReviewSettings
+from dreamhead.errors import DreamheadError, QualityError
+from dreamhead.evaluation.pictures import Shown, sheet
+from dreamhead.faces.detection import FaceDetector
+from dreamhead.records import Chunk, Job, Route, VideoInfo
+from dreamhead.stages.artefacts import load_arrays, load_json, load_shot, save_json
+from dreamhead.stages.prepare import PreparedJob
+from dreamhead.stages.review.figures import figures, opening
+from dreamhead.stages.review.look import Look, look_at
+from dreamhead.stages.review.sample import choose_stretches, frames_wanted
+from dreamhead.stages.review.verdict import breaches, score
+from dreamhead.stages.source import open_source
+from dreamhead.stages.strength import strength_of
+from dreamhead.stages.work import Work
+
+MOMENTS, COLUMNS = 6, 3
+SIDE_PX, QUALITY = 232, 80
+"""Of one picture of the contact sheet, and of its JPEG."""
+UNSEEN = 9.0
+"""Badness of a frame in which no face is found: more than any error of a lip opening, in eye distances."""
+BROKEN = (DreamheadError, RuntimeError, ValueError, cv2.error)
+"""What looking may raise: a dub is not lost because the look at it failed."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Review:
+    """What was found on one job's output: the content of review.json."""
+
+    figures: dict[str, float]
+    """By the names of `figures.FIGURES`."""
+    reasons: list[str] = field(default_factory=list)
+    """Why a person should look; empty when nothing is beyond a limit."""
+    routes: dict[str, int] = field(default_factory=dict)
+    """Frames of the output by `Route` name."""
+    curves: list[dict[str, Any]] = field(default_factory=list)
+    """A stretch each: `times_s`, and the lip openings `ours`, `wanted`, `source` in eye distances, None if unknown."""
+    moments_s: list[float] = field(default_factory=list)
+    """Seconds of the pictures of sheet.jpg, row by row; empty when there is none."""
+    worst_s: float | None = None
+    """The one of them whose lips are furthest off."""
+    error: str = ""
+    """Why the output couldn't be looked at."""
+    seconds: float = 0.0
+    """What the review took."""
+
+
+def review(prepared: PreparedJob, chunks: Sequence[Chunk], work: Work, output: VideoInfo) -> None:
+    """Look at a finished output, and publish review.json and sheet.jpg beside the job's result.
+
+    A look that fails is told of in the review. Raises QualityError where the settings say that a figure beyond its
+    limit fails the job, and StorageError.
+
+    Args:
+        chunks: all of them, in order.
+        output: the output's file, wherever it lies.
+    """
+    settings = work.settings.review
+    if settings.gate == "off":
+        return
+    began = time.perf_counter()
+    found, picture = _review(prepared, chunks, work, output)
+    if picture:
+        storage.write_bytes(sheet_uri(_review_uri(prepared.job, work)), picture)
+    values = asdict(found) | {"seconds": round(time.perf_counter() - began, 3), "version": __version__}
+    save_json(_review_uri(prepared.job, work), values)
+    beyond = breaches(found.figures, settings)
+    if beyond and settings.gate == "fail":
+        raise QualityError("; ".join(breach.terse for breach in beyond))
+
+
+def review_columns(job: Job, work: Work) -> dict[str, Any]:
+    """The columns of the results that tell of a job's review; empty ones without it."""
+    uri = _review_uri(job, work)
+    if work.settings.review.gate == "off" or not storage.exists(uri):
+        return {}
+    found = load_review(uri)
+    return {"quality": found.figures, "needs_look": "; ".join(found.reasons), "review_uri": uri}
+
+
+def load_review(uri: str) -> Review:
+    """Read a review.json; raises StorageError."""
+    values = load_json(uri)
+    return Review(**{name: values[name] for name in Review.__dataclass_fields__ if name in values})
+
+
+def sheet_uri(review_uri: str) -> str:
+    """Where the contact sheet of a review lies."""
+    return storage.join(review_uri.rpartition("/")[0], "sheet.jpg")
+
+
+def _review_uri(job: Job, work: Work) -> str:
+    return storage.join(work.result_uri(job).rpartition("/")[0], "review.json")
+
+
+def _review(prepared: PreparedJob, chunks: Sequence[Chunk], work: Work, output: VideoInfo) -> tuple[Review, bytes]:
+    """What was found, and the contact sheet; no bytes where there is none."""
+    settings, routes = work.settings.review, _routes(chunks)
+    try:
+        looks = list(_looks(prepared.job, chunks, work, output))
+    except BROKEN as error:
+        text = f"{type(error).__name__}: {error}"
+        logger.warning("job %s: not reviewed: %s", prepared.job.job_id, text)
+        return replace(_unseen(routes, settings, f"it couldn't be looked at: {text}"), error=text), b""
+    if not looks:
+        what = "no frame is fully dubbed" if any(chunk.dubbed_frames for chunk in chunks) else "no frame is dubbed"
+        return _unseen(routes, settings, f"{what}: there was nothing to look at"), b""
+    found = figures(looks, settings) | _routing_figures(routes)
+    shown, worst = _moments(looks)
+    times_s = {frame: float(at) for look in looks for frame, at in enumerate(look.times_s, start=look.start)}
+    seen = Review(
+        figures=_scored(found, settings),
+        reasons=_reasons(found, routes, settings),
+        routes=routes,
+        curves=[_curves(look) for look in looks],
+        moments_s=[round(times_s[one.frame], 3) for one in shown],
+        worst_s=round(times_s[worst], 3),
+    )
+    return seen, sheet(shown, [worst], SIDE_PX, COLUMNS, QUALITY)
+
+
+def _unseen(routes: dict[str, int], settings: ReviewSettings, why: str) -> Review:
+    """What can be said without a look."""
+    found = _routing_figures(routes)
+    reasons = [*_reasons(found, routes, settings), why]
+    return Review(figures=_scored(found, settings), reasons=reasons, routes=routes)
+
+
+def _looks(job: Job, chunks: Sequence[Chunk], work: Work, output: VideoInfo) -> Iterator[Look]:
+    settings, render, source = work.settings.review, work.settings.render, open_source(job, work)
+    # Neighbouring stretches often lie in one shot, and a long shot's analysis is tens of megabytes.
+    shot_of = lru_cache(maxsize=2)(load_shot)
+
+    def strength(chunk: Chunk) -> NDArray[np.float32]:
+        return strength_of(chunk, source, shot_of(chunk.analysis_uri), render.fade_s)
+
+    frames, dubbed = output.frame_count, sum(chunk.dubbed_frames for chunk in chunks)
+    longest = max(1, round(settings.stretch_s * float(output.average_rate)))
+    stretches = list(choose_stretches(chunks, frames_wanted(frames, dubbed, settings), longest, strength))
+    if not stretches:
+        return
+    with FaceDetector(pretrained.face_landmarker(work.settings.weights.face_landmarker)) as detector:
+        for stretch in stretches:
+            # The chunk's own note of this uri is of old where the work directory has moved.
+            (targets,) = load_arrays(work.landmarks_uri(stretch.chunk), "targets")
+            shot = shot_of(stretch.chunk.analysis_uri)
+            yield look_at(
+                stretch, source, output, shot, targets, detector, every=settings.pictures_every, feather=render.feather
+            )
+
+
+def _routes(chunks: Sequence[Chunk]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for chunk in chunks:
+        for name, count in chunk.route_counts.items():
+            total[name] = total.get(name, 0) + count
+    return total
+
+
+def _routing_figures(routes: dict[str, int]) -> dict[str, float]:
+    asked = sum(routes.values()) - routes.get(Route.OUTSIDE_SEGMENTS.name, 0)
+    return {"passed_through": round(1 - routes.get(Route.DUB.name, 0) / asked, 6)} if asked else {}
+
+
+def _scored(found: dict[str, float], settings: ReviewSettings) -> dict[str, float]:
+    return {"score": score(found, settings), **found}
+
+
+def _reasons(found: dict[str, float], routes: dict[str, int], settings: ReviewSettings) -> list[str]:
+    asked = {name: count for name, count in routes.items() if name != Route.OUTSIDE_SEGMENTS.name}
+    why = {"passed_through": f" ({passed_through(asked)})"}
+    return [breach.reason + why.get(breach.limit.figure, "") for breach in breaches(found, settings)]
+
+
+def passed_through(routes: dict[str, int]) -> str:
+    """Why frames passed through, in words; empty when none did."""
+    counts = {name: count for name, count in routes.items() if name != Route.DUB.name and count}
+    ranked = sorted(counts.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name.lower().replace('_', ' ')} in {count}" for name, count in ranked)
+
+
+def _moments(looks: Sequence[Look]) -> tuple[list[Shown], int]:
+    """What the contact sheet shows: moments spread over the stretches, the worst among them; and that one's number."""
+    shown = [one.shown for look in looks for one in look.pixels]
+    badness = {frame: value for look in looks for frame, value in enumerate(_badness(look), start=look.start)}
+    places = np.linspace(0, len(shown) - 1, min(MOMENTS, len(shown))).round().astype(int)
+    worst = max(range(len(shown)), key=lambda place: badness[shown[place].frame])
+    places[np.abs(places - worst).argmin()] = worst
+    return [shown[place] for place in places], shown[worst].frame
+
+
+def _badness(look: Look) -> list[float]:
+    off = np.abs(opening(look.ours) - opening(look.wanted))
+    return [float(value) for value in np.where(np.isfinite(off), off, UNSEEN)]
+
+
+def _curves(look: Look) -> dict[str, Any]:
+    faces = {"ours": look.ours, "wanted": look.wanted, "source": look.source}
+    return {"times_s": [round(float(value), 3) for value in look.times_s]} | {
+        name: [round(float(value), 4) if np.isfinite(value) else None for value in opening(points)]
+        for name, points in faces.items()
+    }

@@ -1,0 +1,113 @@
+"""Figures of lips that move as they are told, or don't."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dreamhead.config import ReviewSettings
+from dreamhead.evaluation.pictures import Shown
+from dreamhead.stages.review.figures import FIGURES, figures
+from dreamhead.stages.review.look import Look, Pixels
+from tests.toy_faces import canonical_face
+
+SETTINGS = ReviewSettings()
+PICTURE = np.zeros((8, 8, 3), np.uint8)
+TALK = 0.2 + 0.15 * np.sin(np.arange(30) * 0.7) * np.cos(np.arange(30) * 0.19)
+REST = np.full(30, 0.1)
+
+
+def faces(openings: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.stack([canonical_face(gap) if np.isfinite(gap) else np.full((478, 3), np.nan) for gap in openings])
+
+
+def pixels(frame: int, **values: float) -> Pixels:
+    plain = {"colour_step": 2.0, "edge": 4.0, "true_edge": 4.0, "detail": 10.0, "true_detail": 10.0}
+    return Pixels(shown=Shown(frame, PICTURE, PICTURE), **{**plain, "untouched_db": 42.0, **values})
+
+
+def look(ours: NDArray[np.float64], wanted: NDArray[np.float64], source: NDArray[np.float64], start: int = 0) -> Look:
+    return Look(
+        start=start,
+        times_s=(start + np.arange(len(ours))) / 25,
+        ours=faces(ours),
+        wanted=faces(wanted),
+        source=faces(source),
+        pixels=[pixels(start)],
+    )
+
+
+def test_lips_that_do_as_they_are_told_are_perfect() -> None:
+    found = figures([look(TALK, TALK, REST)], SETTINGS)
+    assert found["lip_correlation"] == pytest.approx(1)
+    assert found["lip_spread"] == pytest.approx(1)
+    assert (found["lip_lag"], found["lip_error"], found["faces_found"]) == (0, 0, 1)
+    assert found["jitter"] == pytest.approx(1)
+    assert (found["sharpness"], found["seam"], found["colour_step"], found["untouched_db"]) == (1, 1, 2, 42)
+    assert found["frames_looked_at"] == 30
+    assert set(found) <= set(FIGURES)
+
+
+def test_late_and_lazy_lips_are_told_by_how_much() -> None:
+    late = np.concatenate([[TALK[0]] * 2, TALK[:-2]])
+    found = figures([look(0.1 + 0.5 * late, TALK, REST)], SETTINGS)
+    assert found["lip_lag"] == 2
+    assert found["lip_correlation"] == pytest.approx(1, abs=1e-3)
+    assert found["lip_spread"] == pytest.approx(0.5, abs=0.05)
+    assert found["lip_error"] > 0.02
+
+
+def test_a_shift_never_mixes_two_stretches() -> None:
+    # Each stretch repeats the other's motion in the opposite sense: only pairs within one agree.
+    halves = [look(part, part, REST[:15], start) for start, part in ((0, TALK[:15]), (400, 0.4 - TALK[:15]))]
+    assert figures(halves, SETTINGS)["lip_correlation"] == pytest.approx(1)
+    assert figures(halves, SETTINGS)["jitter"] == pytest.approx(1)
+
+
+def test_lost_faces_are_counted_and_nothing_else_suffers() -> None:
+    lost = TALK.copy()
+    lost[[3, 4, 17]] = np.nan
+    found = figures([look(lost, TALK, REST)], SETTINGS)
+    assert found["faces_found"] == pytest.approx(0.9)
+    assert found["lip_correlation"] == pytest.approx(1)
+    blind = figures([look(TALK * np.nan, TALK, REST)], SETTINGS)
+    assert blind["faces_found"] == 0
+    assert {"lip_correlation", "lip_lag", "lip_error", "jitter"}.isdisjoint(blind)
+
+
+def test_silence_has_an_error_but_no_correlation() -> None:
+    found = figures([look(REST * 0.5, REST, TALK)], SETTINGS)
+    assert {"lip_correlation", "lip_lag", "lip_spread"}.isdisjoint(found)
+    assert found["lip_error"] == pytest.approx(0.05)
+
+
+def test_trembling_is_held_against_the_livelier_of_source_and_wish() -> None:
+    tremble = REST + 0.02 * (-1.0) ** np.arange(30)
+    steady = figures([look(tremble, TALK * 0.2, REST)], SETTINGS)["jitter"]
+    lively = figures([look(tremble, TALK * 0.2, tremble)], SETTINGS)["jitter"]
+    assert steady > 3
+    assert lively == pytest.approx(1)
+    assert "jitter" not in figures([look(REST, REST, REST)], SETTINGS), "a picture that stands still has no jitter"
+
+
+def test_pixels_are_held_against_the_sources() -> None:
+    one = look(TALK, TALK, REST)._replace(
+        pixels=[
+            pixels(0, detail=2, edge=9, colour_step=4, untouched_db=20),
+            pixels(9, detail=3, edge=3, colour_step=np.nan, untouched_db=np.nan),
+        ]
+    )
+    found = figures([one], SETTINGS)
+    assert (found["sharpness"], found["seam"], found["colour_step"], found["untouched_db"]) == (0.25, 1.5, 4, 20)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("faces_found", 0.956, "96 %"),
+        ("lip_lag", -0.0, "0"),
+        ("untouched_db", 41.26, "41.3 dB"),
+        ("seam", 1.234, "1.23"),
+    ],
+)
+def test_a_figure_is_written_for_people(name: str, value: float, text: str) -> None:
+    assert FIGURES[name].text(value) == text
