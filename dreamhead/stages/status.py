@@ -56,7 +56,7 @@ def _unfinished(job: Job, work: Work) -> JobStatus:
         else:
             planned = {(chunk.start, chunk.stop) for chunk in chunks_of_shots(job, source, shots, work)}
             missing |= planned - done
-    failed = missing & _failed_ranges(job, work)
+    failed = _failed_ranges(job, work) - done
     error = load_json(work.failed_uri(job))["error"] if storage.exists(work.failed_uri(job)) else ""
     return JobStatus(
         job=job,

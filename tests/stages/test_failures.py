@@ -23,8 +23,8 @@ Studio = Any  # The fixture's own class; conftest modules can't be imported.
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({"video_uri": "/nowhere/a.mp4"}, "InputError: video_uri: /nowhere/a.mp4: can't read: No such file"),
-        ({"audio_uri": "/nowhere/a.wav"}, "InputError: audio_uri: /nowhere/a.wav: can't read: No such file"),
+        ({"video_uri": "/nowhere/a.mp4"}, "InputError: video_uri: /nowhere/a.mp4: can't look up: No such file"),
+        ({"audio_uri": "/nowhere/a.wav"}, "InputError: audio_uri: /nowhere/a.wav: can't look up: No such file"),
         ({"segments": (Segment(5.0, 6.0),)}, "InputError: segments: 5.0 to 6.0 s begins after the end of"),
         ({"on_longer_audio": "error"}, "InputError: on_longer_audio: "),
         ({"output_uri": "/dev/null/a.mp4"}, "InputError: output_uri: "),

@@ -18,6 +18,7 @@ from dreamhead.media.video import probe
 from dreamhead.pipelines.analysis import VideoAnalyser
 from dreamhead.records import Job, ShotAnalysis, VideoInfo
 from dreamhead.stages.dub import dub
+from dreamhead.stages.opening import open_work
 from dreamhead.stages.source import Source, open_source
 from tests.conftest import VideoMaker
 from tests.tiny import CROP_SIZE, tiny_checkpoint
@@ -52,7 +53,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
     job = Job(
         job_id="job", row=0, video_uri=video_uri, audio_uri=str(folder / "speech.wav"), output_uri=str(folder / "o.mp4")
     )
-    source = open_source(job)
+    work, _ = open_work(SETTINGS, str(tiny_checkpoint(folder / "weights")), str(folder / "work"))
+    source = open_source(job, work)
     analyser = VideoAnalyser(ANALYSIS, WeightsSettings())
     (shot,) = analyser(iter(frames), 0, source.video.times_s, "largest")
     analyser.close()

@@ -63,7 +63,7 @@ class Farm:
             facts = {"figures": {}, "reasons": [needs_look] if needs_look else [], "curves": CURVES}
             save_json(review_uri, facts | {"moments_s": moments_s, "worst_s": 1.0, "routes": {}})
             (Path(review_uri).parent / "sheet.jpg").write_bytes(sheet)
-        empty = results.succeeded(self.job(row), [], duration_s=10.0, warnings=(), digests={})
+        empty = results.succeeded(self.job(row), [], results.Tally(), duration_s=10.0, warnings=(), digests={})
         return {
             **empty,
             "frames": 250,
