@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import diffusers
@@ -9,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from dreamhead import checkpoint
+from dreamhead import checkpoint, storage
 from dreamhead.checkpoint import BUNDLED, Checkpoint, CheckpointConfig
 from dreamhead.errors import CheckpointError
 from dreamhead.models.autoencoder import LibraryAutoencoder
 from tests import tiny
+from tests.fault_proxy import FaultProxy
+from tests.s3 import s3_bucket_behind_proxy
 
 CPU = torch.device("cpu")
 
@@ -135,6 +140,67 @@ def test_another_speech_encoder_changes_the_landmarks_digest(copy: Path) -> None
 
 def test_a_copy_elsewhere_has_the_same_digests(written: Path, copy: Path) -> None:
     assert (digests(copy) == digests(written)).all()
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[tuple[str, FaultProxy]]:
+    with s3_bucket_behind_proxy("weights") as found:
+        yield found
+
+
+@pytest.fixture
+def remote(
+    written: Path, endpoint: tuple[str, FaultProxy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[str, FaultProxy]]:
+    """Uri of the checkpoint in object storage, and an empty folder for temporary files."""
+    base, proxy = endpoint
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    proxy.clear()
+    for path in written.rglob("*"):
+        if path.is_file():
+            storage.publish(path, f"{base}/{tmp_path.name}/{path.relative_to(written).as_posix()}")
+    proxy.clear()
+    yield f"{base}/{tmp_path.name}", proxy
+    proxy.clear()
+
+
+def test_processes_of_a_node_fetch_a_checkpoint_once(written: Path, remote: tuple[str, FaultProxy]) -> None:
+    uri, proxy = remote
+    with ThreadPoolExecutor(4) as pool:
+        loaded = list(pool.map(Checkpoint.load, [uri] * 4))
+    assert {one.digest for one in loaded} == {Checkpoint.load(str(written)).digest}
+    weights = proxy.seen("GET", r".*\.safetensors")
+    assert len(weights) == len({request.target for request in weights}) == 3
+
+
+def test_a_damaged_copy_is_fetched_again(remote: tuple[str, FaultProxy], tmp_path: Path) -> None:
+    uri, proxy = remote
+    digest = Checkpoint.load(uri).digest
+    (path,) = (tmp_path / "tmp").rglob("landmark_to_image/*.safetensors")
+    path.write_bytes(path.read_bytes()[:-1])
+    proxy.clear()
+    assert Checkpoint.load(uri).digest == digest
+    assert [request.target.rpartition("/")[2] for request in proxy.requests] == ["digests.json", path.name]
+
+
+def test_a_remote_checkpoint_is_refused_as_a_local_one(remote: tuple[str, FaultProxy]) -> None:
+    uri, _ = remote
+    with pytest.raises(CheckpointError, match=r"/nowhere: not a checkpoint directory, it has no digests\.json"):
+        Checkpoint.load(f"{uri}/nowhere")
+    storage.delete(f"{uri}/config.json")
+    with pytest.raises(CheckpointError, match=r"/config\.json: missing, though digests\.json lists it"):
+        Checkpoint.load(uri)
+    storage.write_bytes(f"{uri}/config.json", b"{}")
+    with pytest.raises(CheckpointError, match=r"config\.json: SHA-256 is .* changed or damaged"):
+        Checkpoint.load(uri)
+
+
+@pytest.mark.parametrize("name", ["../escaped", "/escaped", "a/../../escaped"])
+def test_digests_that_lead_outside_are_refused(copy: Path, name: str) -> None:
+    (copy / "digests.json").write_text(json.dumps({name: "0"}))
+    with pytest.raises(CheckpointError, match=rf"digests\.json: {name} lies outside the checkpoint"):
+        Checkpoint.load(str(copy))
 
 
 def test_the_bundled_checkpoint_loads_and_is_small() -> None:
