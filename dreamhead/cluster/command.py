@@ -21,26 +21,20 @@ def run_command(work: Callable[[Console], int]) -> int:
     """
     console = Console(file=sys.stderr)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _exit)
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         return work(console)
     except DreamheadError as error:
         console.print(f"{type(error).__name__}: {error}", markup=False, highlight=False, soft_wrap=True)
         return REFUSED
-    except KeyboardInterrupt:
-        _say_interrupted(console)
-        return INTERRUPTED
-    except SystemExit as end:
-        if end.code != signal.SIGTERM:
-            raise
-        _say_interrupted(console)
-        return TERMINATED
+    except KeyboardInterrupt as interrupt:
+        console.print("interrupted; the same command goes on where this one stopped", markup=False)
+        return TERMINATED if isinstance(interrupt, TerminatedError) else INTERRUPTED
 
 
-def _exit(number: int, frame: FrameType | None) -> None:
-    # Ray's own handler does the same, and takes this one's place once Ray is there.
-    sys.exit(signal.SIGTERM)
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM came. What can be interrupted by Ctrl-C ends by it in the same way."""
 
 
-def _say_interrupted(console: Console) -> None:
-    console.print("interrupted; the same command goes on where this one stopped", markup=False)
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise TerminatedError

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources
+from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.data._internal.execution.backpressure_policy.downstream_capacity_backpressure_policy import (
     DownstreamCapacityBackpressurePolicy,
 )
@@ -14,8 +14,7 @@ from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
 from dreamhead.cluster.actors import AnalyseSpans, LandmarkChunks, RenderChunks, spans_row
-from dreamhead.cluster.pools import Pools, spare_cpus
-from dreamhead.cluster.session import cluster_nodes
+from dreamhead.cluster.pools import Pools
 from dreamhead.config import DubSettings, PoolSettings
 from dreamhead.errors import ClusterError
 from dreamhead.records import Chunk, Span
@@ -51,11 +50,7 @@ def flow(
     settings = constructor[0]
     most_spans = max(len(group) for group in groups)
     retries = settings.pools.max_attempts * most_spans
-    context = data_context(retries, settings.pools.no_progress_timeout_s)
-    # A pool that grows would take every CPU, and no video would be finished before the last is rendered.
-    spare = spare_cpus(sum(node.cpus for node in cluster_nodes()))
-    context.execution_options.exclude_resources = ExecutionResources(cpu=spare)
-    with DataContext.current(context):
+    with DataContext.current(data_context(retries, settings.pools.no_progress_timeout_s)):
         dataset = _graph(groups, pools, constructor, stages or Stages())
         for row in _rows(dataset, settings.pools.no_progress_timeout_s, "pools.no_progress_timeout_s"):
             yield Chunk.from_json(str(row["chunk"]))

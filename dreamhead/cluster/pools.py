@@ -84,14 +84,13 @@ def _selects(wanted: str, value: str | None) -> bool:
     return (value in allowed) != negated
 
 
-def spare_cpus(cpus: float) -> float:
-    """Of a cluster's CPUs, those that checking and finalising must find free of actors."""
+def _spare(cpus: float) -> float:
     return max(FINALIZE_CPUS, FINALIZE_SHARE * cpus)
 
 
 def _without_gpus(cpus: float) -> dict[str, PoolSettings]:
     """As many groups of three actors as fit; on a small machine one group, its shares made smaller."""
-    room = cpus - spare_cpus(cpus)
+    room = cpus - _spare(cpus)
     group = sum(CPU_SHARES.values())
     size = max(1, math.floor(room / group))
     scale = min(1.0, max(room, 0.0) / group)
@@ -100,7 +99,7 @@ def _without_gpus(cpus: float) -> dict[str, PoolSettings]:
 
 def _with_gpus(cpus: float, gpus: int) -> dict[str, PoolSettings]:
     """CPUs walk the videos; each GPU renders, and a few run the small landmarks network beside that."""
-    room = cpus - spare_cpus(cpus)
+    room = cpus - _spare(cpus)
     analyse = _fixed(max(1, math.floor(room)), num_cpus=min(1.0, max(0.0, math.floor(room * 100) / 100)))
     landmarks = _fixed(math.ceil(gpus / RENDER_GPUS_PER_LANDMARKS), num_cpus=0.0, num_gpus=GPU_SHARES["landmarks"])
     render = _fixed(gpus, num_cpus=0.0, num_gpus=GPU_SHARES["render"])

@@ -3,6 +3,8 @@
 import logging
 import math
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,14 +40,24 @@ def ray_with_cpus(needed: int) -> Iterator[None]:
         yield
         return
     address = os.environ.get("RAY_ADDRESS", "")
-    if address and address != "local":
-        ray.init(address=address, log_to_driver=False)
-    else:
-        _start_local(needed)
+    with _own_sigterm():
+        if address and address != "local":
+            ray.init(address=address, log_to_driver=False)
+        else:
+            _start_local(needed)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep the process's own answer to SIGTERM: Ray's raises SystemExit, at which its native code may abort."""
+    own = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(own) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, own)
 
 
 def cluster_nodes() -> list[Node]:
