@@ -87,7 +87,8 @@ def figures(looks: Sequence[Look], settings: ReviewSettings) -> dict[str, float]
     if metrics.spread(wanted) >= settings.min_motion:
         best = metrics.lag_correlation(ours, wanted, gap)
         found["lip_correlation"] = best.best
-        found["lip_lag"] = float(best.lag) if np.isfinite(best.best) else np.nan
+        # Of lips that follow nothing a lag says nothing.
+        found["lip_lag"] = float(best.lag) if best.best >= settings.min_correlation else np.nan
         found["lip_spread"] = _ratio(metrics.spread(ours), metrics.spread(wanted))
     return {name: round(value, 6) for name, value in found.items() if np.isfinite(value)}
 

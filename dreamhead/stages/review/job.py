@@ -135,10 +135,10 @@ def _review(prepared: PreparedJob, chunks: Sequence[Chunk], work: Work, output: 
 
 
 def _unseen(routes: dict[str, int], settings: ReviewSettings, why: str) -> Review:
-    """What can be said without a look."""
-    found = _routing_figures(routes)
+    """What can be said without a look: such a job is sorted as one at a limit, or beyond it."""
+    found = _scored(_routing_figures(routes), settings)
     reasons = [*_reasons(found, routes, settings), why]
-    return Review(figures=_scored(found, settings), reasons=reasons, routes=routes)
+    return Review(figures=found | {"score": max(1.0, found["score"])}, reasons=reasons, routes=routes)
 
 
 def _looks(job: Job, chunks: Sequence[Chunk], work: Work, output: VideoInfo) -> Iterator[Look]:

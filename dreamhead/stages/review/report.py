@@ -24,8 +24,6 @@ from dreamhead.stages.review.verdict import breaches
 State = Literal["running", "interrupted", "finished"]
 Row = dict[str, Any]
 
-UNSCORED = 1.0
-"""Where a job that couldn't be looked at stands among the others: at the limit."""
 SPOT_CHECKS = 6
 """Jobs that are shown with pictures though nothing is wrong with them, those nearest to a limit."""
 FAILURES_SHOWN, GROUPS_SHOWN = 20, 40
@@ -120,7 +118,7 @@ def render(
     fine = [row for row in succeeded if not row["needs_look"]]
     gated = [row for row in failed if row["review_uri"]]
     shown = [*sorted(gated, key=_urgency), *urgent][: settings.report_sheets]
-    spot = fine[: min(SPOT_CHECKS, settings.report_sheets - len(shown))]
+    spot = [row for row in fine if row["review_uri"]][: min(SPOT_CHECKS, settings.report_sheets - len(shown))]
     others = [row for row in succeeded if row["row"] not in {row["row"] for row in (*shown, *spot)}]
     cards = _cards([*shown, *spot], folder, settings)
     return (
@@ -172,7 +170,7 @@ def _plain(row: Row) -> Row:
 
 def _urgency(row: Row) -> tuple[bool, float, int]:
     """What needs a look first, by its score."""
-    return not row["needs_look"], -row["quality"].get("score", UNSCORED), row["row"]
+    return not row["needs_look"], -row["quality"].get("score", 0.0), row["row"]
 
 
 def _failures(rows: Iterable[Row]) -> list[Failures]:

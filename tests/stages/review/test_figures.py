@@ -56,6 +56,12 @@ def test_late_and_lazy_lips_are_told_by_how_much() -> None:
     assert found["lip_error"] > 0.02
 
 
+def test_lips_that_follow_nothing_have_no_lag() -> None:
+    found = figures([look(0.4 - TALK, TALK, REST)], SETTINGS.model_copy(update={"most_lag": 0}))
+    assert found["lip_correlation"] == pytest.approx(-1)
+    assert "lip_lag" not in found
+
+
 def test_a_shift_never_mixes_two_stretches() -> None:
     # Each stretch repeats the other's motion in the opposite sense: only pairs within one agree.
     halves = [look(part, part, REST[:15], start) for start, part in ((0, TALK[:15]), (400, 0.4 - TALK[:15]))]

@@ -105,7 +105,7 @@ def test_a_look_that_breaks_costs_no_dub(
     assert row["status"] == "succeeded"
     name = type(error).__name__
     assert row["needs_look"] == f"it couldn't be looked at: {name}: {error}"
-    assert row["quality"] == {"score": 0, "passed_through": 0}
+    assert row["quality"] == {"score": 1, "passed_through": 0}
     assert storage.exists(job.output_uri)
     assert load_review(row["review_uri"]).moments_s == []
 
@@ -144,7 +144,7 @@ def test_where_nothing_is_dubbed_there_is_nothing_to_see(dubber: Dubber, setting
     row = dubber(settings, replace(job, segments=(between,)))
     assert row["status"] == "succeeded"
     assert row["needs_look"] == "no frame is dubbed: there was nothing to look at"
-    assert row["quality"] == {"score": 0}
+    assert row["quality"] == {"score": 1}
 
 
 def test_a_dub_that_only_fades_has_nothing_to_look_at(dubber: Dubber, settings: DubSettings, job: Job) -> None:

@@ -164,6 +164,7 @@ def test_what_needs_a_look_comes_first_and_worst_first(farm: Farm) -> None:
 
 def test_more_than_can_be_shown_is_pointed_to(farm: Farm) -> None:
     rows = [farm.good(row, 2.0 + row, "seam", b"x") for row in range(5)] + [farm.good(row) for row in range(5, 20)]
+    assert farm.write(rows).tags.count("article") == 5, "what was never looked at is no spot check"
     reader = farm.write(rows, settings=ReviewSettings(report_sheets=2, report_rows=10))
     assert reader.tags.count("img") == 2
     said = reader.said
