@@ -148,6 +148,7 @@ def status(
             sys.stdout.write(json.dumps(facts, sort_keys=True) + "\n")
     else:
         Console().print(_status_table(found, show_all))
+        Console().print(_status_summary(found), highlight=False, soft_wrap=True)
     raise typer.Exit(DONE if all(one.state == "done" for one in found) else FAILED)
 
 
@@ -184,7 +185,7 @@ def _status_facts(one: "JobStatus") -> dict[str, str | int]:
 
 def _status_table(found: "list[JobStatus]", show_all: bool) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("row", "job", "state", "chunks done", "failed", "missing", "not yet analysed", "why"):
+    for heading in ("row", "job", "state", "chunks done", "failed", "missing", "ahead", "why"):
         table.add_column(heading, overflow="fold", justify="left" if heading in ("job", "state", "why") else "right")
     colours = {"done": "green", "failed": "red", "missing": "yellow"}
     for one in found:
@@ -193,17 +194,16 @@ def _status_table(found: "list[JobStatus]", show_all: bool) -> Table:
             ahead = f"{one.spans_ahead} spans" if one.spans_ahead else ""
             state = f"[{colours[one.state]}]{one.state}"
             table.add_row(str(one.job.row), one.job.job_id, state, *map(str, counts), ahead, escape(one.error))
-    states: Counter[str] = Counter(one.state for one in found)
-    totals = (
-        sum(one.chunks_done for one in found),
-        sum(one.chunks_failed for one in found),
-        sum(one.chunks_missing for one in found),
-    )
-    ahead = f"{sum(one.spans_ahead for one in found)} spans"
-    table.add_section()
-    counted = ", ".join(f"{states[state]} {state}" for state in colours)
-    table.add_row("", f"{len(found)} jobs", counted, *map(str, totals), ahead)
     return table
+
+
+def _status_summary(found: "list[JobStatus]") -> str:
+    states: Counter[str] = Counter(one.state for one in found)
+    jobs = ", ".join(f"{states[state]} {state}" for state in ("done", "failed", "missing"))
+    done, failed = sum(one.chunks_done for one in found), sum(one.chunks_failed for one in found)
+    missing, ahead = sum(one.chunks_missing for one in found), sum(one.spans_ahead for one in found)
+    unknown = f", and those of {ahead} spans that aren't analysed" if ahead else ""
+    return f"{len(found)} jobs: {jobs}; chunks: {done} done, {failed} failed, {missing} missing{unknown}"
 
 
 def _media_facts(uri: str) -> dict[str, object]:

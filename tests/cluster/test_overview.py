@@ -1,0 +1,80 @@
+"""`dreamhead status` and `dreamhead clean` on a manifest, of which some jobs are done."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dreamhead import cli
+from dreamhead.cluster.manifest import read_manifest
+from dreamhead.config import DubSettings, load_yaml
+from dreamhead.stages.dub import dub
+from tests.cluster.farm import Farm
+
+
+@pytest.fixture
+def half_done(farm: Farm) -> Farm:
+    """Of its three jobs the first is done, the second wasn't begun, the third has no video; a fourth row is bad."""
+    farm.rows.append(farm.rows[0] | {"job_id": "odd", "seed": -1, "output_uri": "out/odd.mp4"})
+    farm.write_manifest()
+    job = read_manifest(str(farm.manifest)).jobs[0]
+    settings = load_yaml(farm.config, DubSettings)
+    assert dub(job, settings, farm.checkpoint, str(farm.folder / "work"))["status"] == "succeeded"
+    return farm
+
+
+def arguments(farm: Farm, command: str, *more: str) -> list[str]:
+    places = ["--config", str(farm.config), "--checkpoint", farm.checkpoint, "--work", str(farm.folder / "work")]
+    return [command, str(farm.manifest), *places, *more]
+
+
+def test_status_tells_what_is_done_failed_and_missing(half_done: Farm, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments(half_done, "status", "--json")) == cli.FAILED
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(one["job_id"], one["state"]) for one in found] == [
+        ("job0", "done"),
+        ("job1", "missing"),
+        ("bad", "failed"),
+        ("odd", "failed"),
+    ]
+    assert [one["chunks_done"] for one in found] == [4, 0, 0, 0]
+    # The video is analysed, so that the chunks of its other language are known.
+    assert (found[1]["chunks_missing"], found[1]["spans_ahead"]) == (4, 0)
+    assert found[2]["error"].startswith("InputError: video_uri: ")
+    assert found[3]["error"].startswith("seed: must be a whole number")
+
+    cli.main(arguments(half_done, "status"))
+    shown = capsys.readouterr().out
+    assert "4 jobs: 1 done, 2 failed, 1 missing; chunks: 4 done, 0 failed, 4 missing\n" in shown
+    assert "job0" not in shown
+    cli.main(arguments(half_done, "status", "--all"))
+    assert "job0" in capsys.readouterr().out
+
+
+def test_status_is_zero_once_all_is_done(half_done: Farm) -> None:
+    del half_done.rows[1:]
+    half_done.write_manifest()
+    assert cli.main(arguments(half_done, "status")) == cli.DONE
+
+
+def test_clean_frees_what_is_done_and_nothing_else(half_done: Farm, capsys: pytest.CaptureFixture[str]) -> None:
+    farm = half_done
+    analysis = files(farm.folder / "work" / "analysis")
+    chunks = farm.sidecars()
+    assert cli.main(arguments(farm, "clean", "--dry-run")) == cli.DONE
+    assert "MB would be deleted" in capsys.readouterr().out
+    assert farm.sidecars() == chunks
+    assert cli.main(arguments(farm, "clean", "--analysis")) == cli.DONE
+    assert farm.sidecars() == []
+    # Its other language isn't done: the analysis stays.
+    assert files(farm.folder / "work" / "analysis") == analysis
+    assert (farm.folder / "out" / "0.mp4").exists()
+    del farm.rows[1:]
+    farm.write_manifest()
+    cli.main(arguments(farm, "clean", "--analysis"))
+    assert files(farm.folder / "work" / "analysis") == []
+    assert cli.main(arguments(farm, "status")) == cli.DONE
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
