@@ -1,0 +1,64 @@
+"""Waiting for machines that an autoscaler starts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from dreamhead.cluster import session
+from dreamhead.cluster.pools import FINALIZE_CPUS, Node
+from dreamhead.config import PoolSettings, PoolsSettings
+
+GPU = PoolSettings(min_size=2, max_size=4, num_cpus=0, num_gpus=0.8, label_selector={"pool": "gpu"})
+SETTINGS = PoolsSettings(analyse=PoolSettings(num_cpus=1), render=GPU, wait_for_nodes_s=60)
+
+
+class Autoscaler:
+    """Starts a machine each time that somebody looks."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = [Node(0, 0)]
+        self.asked: list[dict[str, Any]] = []
+
+    def look(self) -> list[Node]:
+        if self.asked:
+            self.nodes.append(Node(8, 1))
+        return list(self.nodes)
+
+    def ask(self, **request: Any) -> None:
+        self.asked.append(request)
+
+
+@pytest.fixture
+def autoscaler(monkeypatch: pytest.MonkeyPatch) -> Autoscaler:
+    machines = Autoscaler()
+    monkeypatch.setattr(session, "cluster_nodes", machines.look)
+    monkeypatch.setattr(session, "request_resources", machines.ask)
+    monkeypatch.setattr(session, "LOOK_EVERY_S", 0.0)
+    return machines
+
+
+def two_gpus(nodes: Sequence[Node]) -> bool:
+    return sum(node.gpus for node in nodes) >= 2
+
+
+def test_what_the_given_pools_need_is_asked_for_until_it_is_there(autoscaler: Autoscaler) -> None:
+    session.wait_for_nodes(SETTINGS, two_gpus)
+    assert two_gpus(autoscaler.nodes)
+    wanted, released = autoscaler.asked
+    assert wanted == {
+        "bundles": [{"CPU": 1.0}, {"GPU": 0.8}, {"GPU": 0.8}, {"CPU": FINALIZE_CPUS}],
+        "bundle_label_selectors": [{}, {"pool": "gpu"}, {"pool": "gpu"}, {}],
+    }
+    assert released == {"bundles": []}
+
+
+def test_nothing_is_asked_for_where_all_fits_or_nobody_waits(autoscaler: Autoscaler) -> None:
+    session.wait_for_nodes(SETTINGS, lambda nodes: True)
+    session.wait_for_nodes(SETTINGS.model_copy(update={"wait_for_nodes_s": 0.0}), two_gpus)
+    assert autoscaler.asked == []
+
+
+def test_the_wait_has_an_end(autoscaler: Autoscaler) -> None:
+    session.wait_for_nodes(SETTINGS.model_copy(update={"wait_for_nodes_s": 0.05}), lambda nodes: False)
+    assert autoscaler.asked[-1] == {"bundles": []}
