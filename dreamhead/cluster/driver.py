@@ -3,9 +3,11 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from ray.remote_function import RemoteFunction
+
 from dreamhead.cluster.checking import check
 from dreamhead.cluster.finishing import Finishing
-from dreamhead.cluster.flow import flow
+from dreamhead.cluster.flow import Stages, flow
 from dreamhead.cluster.pools import Node, Pools, plan_pools
 from dreamhead.cluster.progress import BatchProgress
 from dreamhead.cluster.session import cluster_nodes, wait_for_nodes
@@ -26,6 +28,8 @@ class BatchRun:
     Args:
         retry_failed: try again what an earlier run gave up.
         clean: delete a job's chunks once its output is published.
+        stages: what the pools run.
+        finish: the task that ends a job; the real one unless given.
     """
 
     def __init__(
@@ -38,6 +42,8 @@ class BatchRun:
         *,
         retry_failed: bool = False,
         clean: bool = False,
+        stages: Stages | None = None,
+        finish: RemoteFunction | None = None,
     ) -> None:
         self._constructor = (settings, checkpoint_uri, work_uri)
         self._settings = settings
@@ -45,7 +51,8 @@ class BatchRun:
         self._progress = progress
         self._retry_failed = retry_failed
         self._work, weights_digest = open_work(settings, checkpoint_uri, work_uri)
-        self._finishing = Finishing(self._work, weights_digest, clean=clean)
+        self._finishing = Finishing(self._work, weights_digest, clean=clean, finish=finish)
+        self._stages = stages
         self._open: dict[str, _OpenJob] = {}
 
     def __call__(self, jobs: Sequence[Job]) -> None:
@@ -104,7 +111,7 @@ class BatchRun:
         return sorted(prepared, key=lambda job: (-job.frames, job.job.row))
 
     def _render(self, groups: Sequence[Sequence[Span]], pools: Pools) -> None:
-        for chunk in flow(groups, pools, self._constructor):
+        for chunk in flow(groups, pools, self._constructor, self._stages):
             _refuse_full_disk(chunk.error)
             self._progress.chunk(chunk)
             job = self._open.get(chunk.job.job_id)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import ray
 from ray.exceptions import RayError
+from ray.remote_function import RemoteFunction
 
 from dreamhead.cluster.checking import died, limit
 from dreamhead.cluster.pools import FINALIZE_CPUS
@@ -21,18 +22,20 @@ class Finishing:
     Args:
         weights_digest: for the results.
         clean: whether a published job's chunks are deleted at once.
+        finish: the task; `finish_job` unless given.
     """
 
-    def __init__(self, work: Work, weights_digest: str, *, clean: bool) -> None:
+    def __init__(self, work: Work, weights_digest: str, *, clean: bool, finish: RemoteFunction | None = None) -> None:
         # Put once: otherwise it would travel with each of thousands of tasks.
         self._work = ray.put(work)
         self._weights_digest = weights_digest
         self._clean = clean
+        self._finish = finish or finish_job
         self._going_on: dict[ray.ObjectRef[Row], Job] = {}
 
     def start(self, prepared: PreparedJob, tally: Tally) -> None:
         """The job's last chunk is there, or none will come: join what there is."""
-        ref = finish_job.remote(prepared, self._work, self._weights_digest, tally, self._clean)
+        ref = self._finish.remote(prepared, self._work, self._weights_digest, tally, self._clean)
         self._going_on[ref] = prepared.job
 
     def ended(self, *, wait: bool) -> Iterator[Row]:

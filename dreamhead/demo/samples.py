@@ -53,12 +53,24 @@ SAMPLES = (
 def make_samples(folder: Path) -> Path:
     """Write clip, picture and speeches below `folder`; returns the manifest's path. Raises InputError."""
     folder.mkdir(parents=True, exist_ok=True)
-    portrait = _read_portrait()
+    portrait = read_portrait()
     cv2.imwrite(str(folder / "portrait.png"), cv2.cvtColor(view(portrait, 0.0), cv2.COLOR_RGB2BGR))
     _write_clip(portrait, folder / "clip.mp4")
     for sample in SAMPLES:
         speak(sample.text, sample.voice, folder / f"{sample.job_id}.wav")
     return _write_manifest(folder)
+
+
+def read_portrait() -> NDArray[np.uint8]:
+    """(H, W, 3) the picture, RGB; raises InputError without scikit-image."""
+    spec = importlib.util.find_spec("skimage")
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError("scikit-image isn't installed; pip install 'dreamhead[demo]'")
+    path = Path(spec.submodule_search_locations[0]) / PORTRAIT
+    picture = cv2.imread(str(path))
+    if picture is None:
+        raise InputError(f"{path} can't be read; reinstall scikit-image")
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def view(portrait: NDArray[np.uint8], time_s: float) -> NDArray[np.uint8]:
@@ -70,17 +82,6 @@ def view(portrait: NDArray[np.uint8], time_s: float) -> NDArray[np.uint8]:
     motion[:, 2] += SIZE / 2 - np.array(centre)
     seen = cv2.warpAffine(portrait, motion, (SIZE, SIZE), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(seen, np.uint8)
-
-
-def _read_portrait() -> NDArray[np.uint8]:
-    spec = importlib.util.find_spec("skimage")
-    if spec is None or not spec.submodule_search_locations:
-        raise InputError("scikit-image isn't installed; pip install 'dreamhead[demo]'")
-    path = Path(spec.submodule_search_locations[0]) / PORTRAIT
-    picture = cv2.imread(str(path))
-    if picture is None:
-        raise InputError(f"{path} can't be read; reinstall scikit-image")
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _write_clip(portrait: NDArray[np.uint8], path: Path) -> None:
