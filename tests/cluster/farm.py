@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +68,14 @@ class Farm:
         return batch.main(self.arguments(work, *more)), self.rows_of_results()
 
     def start(self, work: str = "work", *more: str, **environment: str) -> "subprocess.Popen[str]":
-        """The batch command as a process of its own, in a group of its own."""
+        """The batch command as a process of its own."""
+        return self.start_with(self.arguments(work, *more), **environment)
+
+    @staticmethod
+    def start_with(arguments: Sequence[str], **environment: str) -> "subprocess.Popen[str]":
+        """The same, with other arguments."""
         return subprocess.Popen(
-            [sys.executable, str(ROOT / "ray_jobs" / "batch_render.py"), *self.arguments(work, *more)],
+            [sys.executable, str(ROOT / "ray_jobs" / "batch_render.py"), *arguments],
             env=environment_with(**environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
