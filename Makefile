@@ -24,8 +24,7 @@ check: setup  ## Format, lint, types, layers
 	scripts/check
 
 bench: setup  ## The benchmarks that need no GPU
-	python benchmarks/models.py
-	python benchmarks/pipeline.py
+	scripts/bench
 
 clean:  ## Everything that the targets made
 	rm -rf $(VENV) demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
