@@ -3,7 +3,8 @@
     python benchmarks/kills.py --clips DIR --speeches DIR [--kills 5] [--seed 0] [--segment-s 0.4] [--keep DIR]
 
 Every clip is dubbed with every speech, twice: left alone, and with SIGKILL at random moments, by turns to the driver
-alone and to all of its processes, each time followed by the same command. All stages and the bundled weights are real;
+alone and to all of its processes, each time followed by the same command; the killed run also has two render actors
+instead of one. All stages and the bundled weights are real;
 that it takes minutes and not hours, only the first `--segment-s` seconds of each video are dubbed, and the other frames
 pass through the same decoder and encoder. Prints a table; exit status 1 unless every output of the two runs is the same
 to the byte, and no chunk that was done before a kill was rendered again.
@@ -35,11 +36,18 @@ SETTINGS = {
     "analysis": {"chunk_s": 5},
 }
 
+POOLS = {
+    "analyse": {"num_cpus": 0.5},
+    "landmarks": {"num_cpus": 0.25},
+    "render": {"min_size": 2, "max_size": 2, "num_cpus": 0.5},
+}
+"""Of the run that is killed; the other one has an actor a pool. They fit two cores."""
+
 
 class Run:
     """One run's folder: manifest, settings, work, outputs."""
 
-    def __init__(self, folder: Path, clips: list[Path], speeches: list[Path], segment_s: float) -> None:
+    def __init__(self, folder: Path, clips: list[Path], speeches: list[Path], segment_s: float, pools: object) -> None:
         self.folder = folder
         folder.mkdir(parents=True)
         with (folder / "manifest.csv").open("w", newline="") as file:
@@ -50,7 +58,7 @@ class Run:
                 for speech in speeches:
                     name = f"{clip.stem}-{speech.stem}"
                     table.writerow([name, clip.absolute(), speech.absolute(), f"out/{name}.mp4", segments])
-        (folder / "settings.yaml").write_text(yaml.safe_dump(SETTINGS))
+        (folder / "settings.yaml").write_text(yaml.safe_dump({**SETTINGS, "pools": pools}))
         self.seconds: list[float] = []
 
     def start(self) -> "subprocess.Popen[bytes]":
@@ -169,7 +177,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="dreamhead-kills-") as name:
         folder = arguments.keep or Path(name)
         alone, killed = (
-            Run(folder / part / "run", clips, speeches, arguments.segment_s) for part in ("alone", "killed")
+            Run(folder / part / "run", clips, speeches, arguments.segment_s, pools)
+            for part, pools in (("alone", {}), ("killed", POOLS))
         )
         status = alone.finish()
         rows = alone.results()

@@ -107,8 +107,7 @@ class BatchRun:
                 self._end(answer.result)
             else:
                 prepared.append(answer)
-        # The longest first: a long video that starts last would keep one actor busy at the end, and the others idle.
-        return sorted(prepared, key=lambda job: (-job.frames, job.job.row))
+        return longest_first(prepared)
 
     def _render(self, groups: Sequence[Sequence[Span]], pools: Pools) -> None:
         for chunk in flow(groups, pools, self._constructor, self._stages):
@@ -165,6 +164,11 @@ class _OpenJob:
     @property
     def is_complete(self) -> bool:
         return self._frames_left <= 0
+
+
+def longest_first(prepared: Sequence[PreparedJob]) -> list[PreparedJob]:
+    """In the order of the work: a long video that starts last would keep one actor busy at the end, the others idle."""
+    return sorted(prepared, key=lambda job: (-job.frames, job.job.row))
 
 
 def group_spans(prepared: Sequence[PreparedJob], work: Work) -> list[list[Span]]:
