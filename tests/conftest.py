@@ -1,5 +1,7 @@
-"""Makers of small media files, and the development clips where they are at hand."""
+"""Makers of small media files, a clip with a face, the one Ray of the session, the development clips where at hand."""
 
+import logging
+import os
 import random
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -7,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
+import ray
 import torch
 from numpy.typing import NDArray
 
+ROOT = Path(__file__).parents[1]
 CLIPS = Path(__file__).parents[2] / "shared" / "data"
 BITS = 10
 
@@ -31,6 +36,41 @@ def clips() -> Path:
     if not CLIPS.is_dir():
         pytest.skip(f"the development clips aren't at {CLIPS}")
     return CLIPS
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """Ray in this process, with more logical CPUs than there are, so that every pool fits."""
+    with pytest.MonkeyPatch.context() as patch:
+        # An address left by a run that died would make Ray connect instead of start.
+        patch.setenv("RAY_ADDRESS", "local")
+        patch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
+        # Actors import what the tests import, also from a checkout that isn't installed.
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        ray.init(
+            address="local",
+            num_cpus=8,
+            include_dashboard=False,
+            object_store_memory=256 * 1024 * 1024,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def face_frames() -> list[NDArray[np.uint8]]:
+    """A portrait seen by a camera that moves: 24 frames (256, 256, 3); skips the test without scikit-image."""
+    package = pytest.importorskip("skimage")
+    picture = cv2.imread(str(Path(package.__file__).parent / "data" / "astronaut.png"))
+    portrait = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    frames = []
+    for index in range(24):
+        left, top = 100 + index, 10 + index // 2
+        view = portrait[top : top + 224, left : left + 224]
+        frames.append(cv2.resize(view, (256, 256), interpolation=cv2.INTER_AREA))
+    return frames
 
 
 class VideoMaker:

@@ -11,15 +11,20 @@ store/
 
 import hashlib
 import json
+import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
+from pydantic import ValidationError
+
 from dreamhead import storage
 from dreamhead.errors import DreamheadError, StorageError
 from dreamhead.serving import versioned
 from dreamhead.serving.records import JobRecord, Options
+
+logger = logging.getLogger(__name__)
 
 Clock = Callable[[], datetime]
 Change = Callable[[JobRecord], JobRecord]
@@ -103,9 +108,19 @@ class JobStore:
         earlier = self._earlier(new)
         if earlier and (record := self._read_any(earlier)):
             return Submitted(record, is_replay=True)
-        self._check_room(new.owner, limits)
+        self.check_room(new.owner, limits)
         # Whoever took the key and died leaves a name without a job: it is taken over.
         return self._queue(new, earlier or self._take_key(new))
+
+    def check_room(self, owner: str, limits: Limits) -> None:
+        """Raise QueueFullError where one more job of this owner is too many."""
+        owners = [name for name, _ in self._active_names()]
+        if len(owners) >= limits.all_jobs:
+            raise QueueFullError(f"{len(owners)} jobs are waiting or running, no more are taken for now")
+        if owners.count(owner) >= limits.jobs_of_one:
+            raise QueueFullError(
+                f"{owners.count(owner)} of your jobs are waiting or running, no more are taken for now"
+            )
 
     def read(self, owner: str, job_id: str) -> JobRecord:
         """One of the owner's jobs; raises UnknownJobError."""
@@ -125,17 +140,13 @@ class JobStore:
         return records, shown[-1] if len(ids) > limit else ""
 
     def active(self) -> list[JobRecord]:
-        """All jobs that aren't over, the oldest first."""
+        """All jobs that aren't over, the oldest first; one that can't be read doesn't keep the others back."""
         records = []
         for owner, job_id in sorted(self._active_names(), key=lambda name: name[1], reverse=True):
-            record = self._read_any(job_id)
-            if record is None:
-                self._forget_stray(self._active_uri(owner, job_id))
-            elif record.is_over:
-                # Whoever ended it died before this.
-                storage.delete(self._active_uri(owner, job_id))
-            else:
-                records.append(record)
+            try:
+                records += self._if_active(owner, job_id)
+            except StorageError as error:
+                logger.warning("%s", error)
         return records
 
     def update(self, job_id: str, change: Change) -> JobRecord:
@@ -147,7 +158,7 @@ class JobStore:
             found = versioned.read(self._record_uri(job_id))
             if found is None:
                 raise UnknownJobError(f"there is no job {job_id}")
-            before = JobRecord.model_validate_json(found.data)
+            before = self._parse(job_id, found.data)
             after = change(before)
             if after is before:
                 return before
@@ -197,15 +208,6 @@ class JobStore:
             return Submitted(self.read(new.owner, job_id), is_replay=True)
         return Submitted(record, is_replay=False)
 
-    def _check_room(self, owner: str, limits: Limits) -> None:
-        owners = [name for name, _ in self._active_names()]
-        if len(owners) >= limits.all_jobs:
-            raise QueueFullError(f"{len(owners)} jobs are waiting or running, no more are taken for now")
-        if owners.count(owner) >= limits.jobs_of_one:
-            raise QueueFullError(
-                f"{owners.count(owner)} of your jobs are waiting or running, no more are taken for now"
-            )
-
     def _earlier(self, new: NewJob) -> str:
         """The name of the job that the key made; empty where there is none yet."""
         found = versioned.read(self._key_uri(new)) if new.idempotency_key else None
@@ -228,13 +230,33 @@ class JobStore:
 
     def _read_any(self, job_id: str) -> JobRecord | None:
         found = versioned.read(self._record_uri(job_id))
-        return JobRecord.model_validate_json(found.data) if found else None
+        return self._parse(job_id, found.data) if found else None
+
+    def _parse(self, job_id: str, data: bytes) -> JobRecord:
+        try:
+            return JobRecord.model_validate_json(data)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise StorageError(
+                f"{self._record_uri(job_id)}: not a job of this version of DreamHead: {reason}"
+            ) from error
 
     def _active_names(self) -> list[tuple[str, str]]:
         """Owner and id of each job that isn't over."""
         uris = storage.list_files(storage.join(self.uri, "active"))
         names = [uri.rsplit("/", 2)[1:] for uri in uris]
         return [(owner, job_id) for owner, job_id in names if is_id(job_id)]
+
+    def _if_active(self, owner: str, job_id: str) -> list[JobRecord]:
+        record = self._read_any(job_id)
+        if record is not None and not record.is_over:
+            return [record]
+        if record is None:
+            self._forget_stray(self._active_uri(owner, job_id))
+        else:
+            # Whoever ended it died before this.
+            storage.delete(self._active_uri(owner, job_id))
+        return []
 
     def _forget_stray(self, uri: str) -> None:
         marked = versioned.read(uri)

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from dreamhead.errors import DreamheadError
-from dreamhead.serving.jobs import JobStore
+from dreamhead.serving.jobs import JobStore, UnknownJobError
 from dreamhead.serving.records import Failure, JobRecord, Lease, Progress, Result, State
 
 
@@ -21,6 +21,8 @@ class Worker:
     def __init__(self, store: JobStore, name: str, *, lease_s: float, max_claims: int) -> None:
         self.store = store
         self.name = name
+        self.beat_s = lease_s / 3
+        """Seconds after which a lease is renewed at the latest."""
         self._lease = timedelta(seconds=lease_s)
         self._max_claims = max_claims
 
@@ -39,7 +41,7 @@ class Worker:
     def _try(self, job_id: str) -> "HeldJob | None":
         try:
             record = self.store.update(job_id, self._claimed)
-        except LeaseLostError:
+        except (LeaseLostError, UnknownJobError):
             return None
         return None if record.is_over else HeldJob(self.store, record, self._lease)
 
@@ -75,6 +77,11 @@ class HeldJob:
         self._change(lease=lease, progress=progress)
         return not self.record.cancel_requested
 
+    def is_wanted(self) -> bool:
+        """Whether the work is still wanted; cheaper than to renew, and nothing changes."""
+        self.record = self._store.update(self.record.id, self._mine)
+        return not self.record.cancel_requested
+
     def succeed(self, result: Result) -> None:
         """The work is done; a wish to cancel that came meanwhile is too late."""
         progress = Progress(frames_done=result.frames, frames=result.frames, eta_s=0.0)
@@ -97,6 +104,9 @@ class HeldJob:
         self.record = self._store.update(self.record.id, lambda record: self._changed(record, values))
 
     def _changed(self, record: JobRecord, values: Mapping[str, Any]) -> JobRecord:
+        return self._mine(record).model_copy(update=dict(values))
+
+    def _mine(self, record: JobRecord) -> JobRecord:
         if record.lease is None or record.lease.token != self._lease.token:
             raise LeaseLostError(f"job {record.id} was taken over by another worker")
-        return record.model_copy(update=dict(values))
+        return record

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dreamhead import storage
+from dreamhead.errors import StorageError
 from dreamhead.serving.jobs import (
     JobStore,
     KeyReusedError,
@@ -159,3 +160,11 @@ def test_what_a_dead_process_left_is_tidied(store: JobStore, clock: Clock, monke
     clock.turn(3601)
     assert store.active() == []
     assert not storage.exists(stray)
+
+
+def test_a_record_that_cant_be_read_keeps_no_other_back(store: JobStore) -> None:
+    bad, good = (store.submit(NEW, MANY).record for _ in range(2))
+    storage.write_bytes(storage.join(store.uri, "jobs", f"{bad.id}.json"), b'{"id": 1}')
+    assert [record.id for record in store.active()] == [good.id]
+    with pytest.raises(StorageError, match=f"{bad.id}.json: not a job of this version of DreamHead: "):
+        store.read("anna", bad.id)
