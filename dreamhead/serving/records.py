@@ -3,7 +3,8 @@
 from datetime import datetime
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from typing_extensions import Self
 
 from dreamhead.config import Section
 from dreamhead.records import LongerAudio
@@ -23,8 +24,14 @@ class TimeRange(Section):
 
     start_s: float = Field(ge=0, allow_inf_nan=False)
     """Where it begins, in seconds."""
-    end_s: float = Field(gt=0, allow_inf_nan=False)
+    end_s: float = Field(allow_inf_nan=False)
     """Where it ends, in seconds; after `start_s`."""
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.end_s <= self.start_s:
+            raise ValueError(f"end_s {self.end_s:g} must be after start_s {self.start_s:g}")
+        return self
 
 
 class Options(Section):
