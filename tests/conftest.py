@@ -1,5 +1,7 @@
-"""Makers of small media files, a clip with a face, and the development clips where they are at hand."""
+"""Makers of small media files, a clip with a face, the one Ray of the session, the development clips where at hand."""
 
+import logging
+import os
 import random
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -10,9 +12,11 @@ import av
 import cv2
 import numpy as np
 import pytest
+import ray
 import torch
 from numpy.typing import NDArray
 
+ROOT = Path(__file__).parents[1]
 CLIPS = Path(__file__).parents[2] / "shared" / "data"
 BITS = 10
 
@@ -32,6 +36,29 @@ def clips() -> Path:
     if not CLIPS.is_dir():
         pytest.skip(f"the development clips aren't at {CLIPS}")
     return CLIPS
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """Ray in this process, with more logical CPUs than there are, so that every pool fits."""
+    with pytest.MonkeyPatch.context() as patch:
+        # An address left by a run that died would make Ray connect instead of start.
+        patch.setenv("RAY_ADDRESS", "local")
+        patch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
+        # Serve kills a proxy that isn't up within seconds, which a machine with much else to do doesn't give it.
+        patch.setenv("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
+        # Actors import what the tests import, also from a checkout that isn't installed.
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        ray.init(
+            address="local",
+            num_cpus=8,
+            include_dashboard=False,
+            object_store_memory=256 * 1024 * 1024,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+        yield
+        ray.shutdown()
 
 
 class VideoMaker:

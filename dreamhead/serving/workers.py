@@ -1,0 +1,39 @@
+"""The workers as a Serve deployment: each replica claims jobs and takes them through the stages' deployments."""
+
+import asyncio
+from typing import Any
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from dreamhead.serving import dubber
+from dreamhead.serving.deployments import ServeStages
+from dreamhead.serving.engine import Engine
+from dreamhead.serving.jobs import JobStore
+from dreamhead.serving.leases import Worker
+from dreamhead.serving.settings import ServingSettings
+
+
+class Dubber:
+    """Claims jobs from the store. It does little itself, so that one that dies costs little."""
+
+    def __init__(self, settings: ServingSettings, *stages: DeploymentHandle[Any]) -> None:
+        name = serve.get_replica_context().replica_id.unique_id
+        store = JobStore(settings.storage)
+        worker = Worker(store, name, lease_s=settings.lease_s, max_claims=settings.max_claims)
+        engine = Engine(settings, ServeStages(*stages))
+        self._dubber = dubber.Dubber(store, worker, engine, at_once=settings.jobs_at_once, poll_s=settings.poll_s)
+        self._work = asyncio.get_running_loop().create_task(self._dubber.run())
+
+    async def wake(self) -> None:
+        """There is a new job."""
+        self._dubber.wake()
+
+    async def check_health(self) -> None:
+        """Serve replaces a replica whose work has ended."""
+        if self._work.done():
+            raise RuntimeError("the worker has ended") from self._work.exception()
+
+    async def __del__(self) -> None:
+        self._work.cancel()
+        await asyncio.wait({self._work})
