@@ -391,12 +391,19 @@ def _upload_parts(uri: str, size: int, read_part: Callable[[int, int], bytes]) -
 def _complete(uri: str, upload: dict[str, Any], parts: list[dict[str, Any]]) -> None:
     try:
         _call("complete_multipart_upload", **upload, MultipartUpload={"Parts": parts})
-    except FileNotFoundError:
-        # The first try may have done it, and its answer been lost: then the object's ETag is that of these parts.
+    except _failures():
+        # A try may have done it and its answer been lost: then the object's ETag is that of these parts.
         digests = b"".join(bytes.fromhex(part["ETag"].strip('"')) for part in parts)
         expected = f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(parts)}"
-        if _facts(_call("head_object", **_address(uri))).etag != expected:
+        if _etag_now(uri) != expected:
             raise
+
+
+def _etag_now(uri: str) -> str:
+    try:
+        return _facts(_call("head_object", **_address(uri))).etag
+    except _failures():
+        return ""
 
 
 def _abort(uri: str, upload: dict[str, Any]) -> None:
