@@ -185,7 +185,8 @@ def main() -> int:
         frames = sum(int(str(row["frames"] or 0)) for row in rows)
         print(f"{len(clips)} clips x {len(speeches)} speeches: {len(rows)} jobs, {frames} frames\n")
         lines, redone = disturb(killed, arguments.kills, alone.seconds[0], random.Random(arguments.seed))
-        same = sum(killed.outputs().get(output) == digest for output, digest in alone.outputs().items())
+        wanted, got = alone.outputs(), killed.outputs()
+        same = sum(got.get(output) == digest for output, digest in wanted.items())
         print("| kill | of | when | done by then |\n|---|---|---|---|")
         print("\n".join(lines))
         good = [sum(row["status"] == "succeeded" for row in run.results()) for run in (alone, killed)]
@@ -194,9 +195,9 @@ def main() -> int:
         print(f"| chunks | {len(alone.sidecars())} | {len(killed.sidecars())} |")
         print(f"| chunks rendered again though they were done | | {redone} |")
         print(f"| seconds | {alone.seconds[0]:.0f} | {sum(killed.seconds):.0f} |")
-        print(f"| outputs equal to the byte | | {same} of {len(alone.outputs())} |")
-        wanted = len(clips) * len(speeches)
-        return int(not (status == 0 and good == [wanted, wanted] and same == wanted and not redone))
+        print(f"| outputs equal to the byte | | {same} of {len(wanted)} |")
+        jobs = len(clips) * len(speeches)
+        return int(not (status == 0 and good == [jobs, jobs] and same == jobs and not redone))
 
 
 if __name__ == "__main__":
