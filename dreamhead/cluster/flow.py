@@ -28,7 +28,8 @@ RUNTIME_ENV = {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}}
 
 WAITING_RATIO = 3.0
 """Chunks that may wait before a pool, for each that it works on: enough that no actor idles, and few enough that a
-fast stage doesn't run ahead over all videos, with their files on the disk and their rows in the driver's memory."""
+fast stage doesn't run ahead over all videos, with their files on the disk and their rows in the driver's memory. While
+a pool's actors are still starting it works on nothing, and Ray holds nobody back."""
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def test_a_manifest_in_a_bucket_comes_out_as_local_files_do(long_farm: Farm, buc
     wanted = [(farm.folder / "out" / f"{index}.mp4").read_bytes() for index in range(2)]
 
     arguments = put(uri, farm)
-    proxy.clear(Fault("answer", times=None, share=0.02, **SLOW_DOWN), Fault("reset", times=None, share=0.02))
+    proxy.clear(Fault("answer", times=None, share=0.01, **SLOW_DOWN), Fault("reset", times=None, share=0.01))
     process = farm.start_with(arguments)
     deadline = time.monotonic() + PATIENCE_S
     while len(sidecars(uri)) < 5 and process.poll() is None and time.monotonic() < deadline:

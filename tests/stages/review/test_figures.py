@@ -63,10 +63,16 @@ def test_lips_that_follow_nothing_have_no_lag() -> None:
 
 
 def test_a_shift_never_mixes_two_stretches() -> None:
-    # Each stretch repeats the other's motion in the opposite sense: only pairs within one agree.
-    halves = [look(part, part, REST[:15], start) for start, part in ((0, TALK[:15]), (400, 0.4 - TALK[:15]))]
-    assert figures(halves, SETTINGS)["lip_correlation"] == pytest.approx(1)
-    assert figures(halves, SETTINGS)["jitter"] == pytest.approx(1)
+    # Both late by two frames, and each elsewhere: a pair across the two would spoil the perfect correlation.
+    wishes = (TALK[:15], 0.4 - TALK[15:])
+    late = [np.concatenate([[wish[0]] * 2, wish[:-2]]) for wish in wishes]
+    found = figures(
+        [look(*pair, REST[:15], start) for *pair, start in zip(late, wishes, (0, 400), strict=True)], SETTINGS
+    )
+    assert found["lip_lag"] == 2
+    assert found["lip_correlation"] == pytest.approx(1, abs=1e-9)
+    apart = figures([look(REST[:15], REST[:15], TALK[:15]), look(REST[:15] + 0.3, REST[:15], TALK[:15], 400)], SETTINGS)
+    assert apart["jitter"] == pytest.approx(0), "the way from one to the other is no trembling"
 
 
 def test_lost_faces_are_counted_and_nothing_else_suffers() -> None:
@@ -81,9 +87,10 @@ def test_lost_faces_are_counted_and_nothing_else_suffers() -> None:
 
 
 def test_silence_has_an_error_but_no_correlation() -> None:
-    found = figures([look(REST * 0.5, REST, TALK)], SETTINGS)
+    breath = REST + 0.01 * (TALK - 0.2)
+    found = figures([look(breath[::-1] * 0.5, breath, TALK)], SETTINGS)
     assert {"lip_correlation", "lip_lag", "lip_spread"}.isdisjoint(found)
-    assert found["lip_error"] == pytest.approx(0.05)
+    assert found["lip_error"] == pytest.approx(0.05, abs=0.01)
 
 
 def test_trembling_is_held_against_the_livelier_of_source_and_wish() -> None:

@@ -85,6 +85,7 @@ def test_a_still_shows_one_frame_of_the_source_all_along(clip: Clip, detector: A
     assert found["untouched_db"] > 35
     assert found["faces_found"] == 1
     assert "lip_correlation" not in found
+    assert np.ptp(look.source, axis=0).max() == 0
 
 
 def _on_mouth(clip: Clip, index: int, change: Any) -> Any:
