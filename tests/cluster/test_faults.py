@@ -1,7 +1,5 @@
 """What goes wrong on a farm: actors that die, crash, hang or raise, a full disk. Only the job in question fails."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 
@@ -20,7 +18,8 @@ pytestmark = [
 @pytest.fixture
 def faulty(farm: Farm, ray_session: None, monkeypatch: pytest.MonkeyPatch) -> Farm:
     """Five jobs of four chunks each, on actors that fail where a file says so, and hang for at most 3 s."""
-    monkeypatch.setattr(driver, "flow", partial(driver.flow, stages=Stages(render=FaultyRenderChunks)))
+    flow, stages = driver.flow, Stages(render=FaultyRenderChunks)
+    monkeypatch.setattr(driver, "flow", lambda groups, pools, constructor, _: flow(groups, pools, constructor, stages))
     farm.rows = [farm.rows[0] | {"job_id": name, "output_uri": f"out/{name}.mp4"} for name in FAULTS_BY_JOB]
     farm.write_manifest()
     farm.configure(ONE, pools={"chunk_timeout_s": 3})
