@@ -15,7 +15,7 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PR_SET_CHILD_SUBREAPER = 36
 LOOK_EVERY_S = 0.25
 MEMORY_EVERY_S = 1.0
-END_WITHIN_S = 60.0
+END_WITHIN_S = 300.0
 ROLES = {
     "AnalyseSpans": "analyse",
     "LandmarkChunks": "landmarks",

@@ -30,14 +30,13 @@ from dreamhead.config import AnalysisSettings
 
 LANGUAGES = 10
 RATE = 25.0
-SPAN_S = AnalysisSettings().span_s
 MEDIAN_S, SPREAD = 300.0, 0.8
 """Assumed: log-normal lengths of the videos, in seconds."""
 
 DRIVER_CHUNK_S, DRIVER_JOB_S = 0.022, 0.005
 """Driver's CPU of a chunk's three tasks and rows, and of a job's end: `python -m benchmarks.planning`, with
 `--chunks 1` and with more."""
-CHECK_CPU_S, CHECKS_DRIVER_S = 0.02, 0.0008
+CHECK_CPU_S, CHECKS_DRIVER_S = 0.004, 0.0008
 """CPU of checking one row, of the tasks and of the driver: the same command."""
 ANALYSE_FRAMES_S = 39.0
 """Of one core: `python benchmarks/pipeline.py`."""
@@ -70,6 +69,8 @@ class Farm:
     drivers: int = 1
     """Manifests that run side by side, each with a driver of its own."""
     chunk_s: float = 10.0
+    span_s: float = AnalysisSettings().span_s
+    gpus_a_landmarks_actor: int = RENDER_GPUS_PER_LANDMARKS
     prefixes: int = 1
     """Over which storage spreads the work directory."""
     finalize_share: float = FINALIZE_SHARE
@@ -142,7 +143,7 @@ class Simulation:
         self.driver = Server(farm.drivers)
         self.writes, self.reads = Server(S3_WRITES_S * farm.prefixes), Server(S3_READS_S * farm.prefixes)
         self.analyse = Pool(max(1, int(room)))
-        self.landmarks = Pool(max(1, -(-farm.gpus // RENDER_GPUS_PER_LANDMARKS)))
+        self.landmarks = Pool(max(1, -(-farm.gpus // farm.gpus_a_landmarks_actor)))
         self.render = Pool(farm.gpus)
         self.finalize = Pool(max(1, int(farm.cpus * farm.finalize_share / FINALIZE_CPUS)))
         self._groups = deque(self._videos(rows))
@@ -172,7 +173,7 @@ class Simulation:
         return [group for length_s in sorted(lengths, reverse=True) for group in self._spans(length_s)]
 
     def _spans(self, length_s: float) -> Iterator[deque[Chunk]]:
-        spans = math.ceil(length_s / SPAN_S)
+        spans = math.ceil(length_s / self._farm.span_s)
         pieces = max(1, round(length_s / spans / self._farm.chunk_s))
         seconds = length_s / spans / pieces
         jobs = [Job(length_s * RATE, spans * pieces, spans * pieces) for _ in range(LANGUAGES)]
@@ -302,9 +303,8 @@ def changed(farm: Farm) -> dict[str, Farm]:
     steps: Sequence[tuple[str, dict[str, float]]] = (
         ("chunks of 30 s", {"chunk_s": 30.0}),
         ("and 4 manifests side by side", {"drivers": 4}),
-        ("and 4 prefixes", {"prefixes": 4}),
-        ("and 10 % of the CPUs for finalising", {"finalize_share": 0.1}),
-        ("and 8 CPUs a GPU", {"cpus_a_gpu": 8.0}),
+        ("and a landmarks actor for 16 GPUs", {"gpus_a_landmarks_actor": 16}),
+        ("and spans of 2 minutes", {"span_s": 120.0}),
     )
     farms = {f"{farm.gpus:,} GPUs": farm}
     for name, change in steps:
