@@ -309,6 +309,22 @@ def test_a_failed_upload_leaves_the_old_object_and_no_parts(
     assert proxy.seen("DELETE")
 
 
+@pytest.mark.usefixtures("impatient", "small_parts")
+def test_an_upload_whose_end_was_answered_into_the_void_is_done(base: str, proxy: FaultProxy, film: Path) -> None:
+    end = {"method": "POST", "target": r".*\?uploadId"}
+    forgotten = Fault("answer", times=None, status=404, code="NoSuchUpload", **end)
+    proxy.clear(Fault("lost", **end), replace(forgotten))
+    storage.publish(film, f"{base}/film.mp4")
+    assert [request.fault for request in proxy.seen(**end)] == ["lost", "answer"]
+    proxy.clear()
+    assert storage.read_bytes(f"{base}/film.mp4") == film.read_bytes()
+    proxy.clear(replace(forgotten))
+    with pytest.raises(StorageError, match=r"new\.mp4: can't write: "):
+        storage.publish(film, f"{base}/new.mp4")
+    proxy.clear()
+    assert not storage.exists(f"{base}/new.mp4")
+
+
 @pytest.mark.usefixtures("small_parts", "proxy")
 def test_large_contents_go_in_parts_too(base: str, film: Path) -> None:
     storage.write_bytes(f"{base}/film.mp4", film.read_bytes())

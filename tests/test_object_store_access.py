@@ -1,13 +1,17 @@
 """Who reaches an endpoint, and how: the usual AWS variables, threads, forked and spawned processes."""
 
+import gc
 import multiprocessing
 import multiprocessing.connection
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
+from s3fs import S3FileSystem
 
 from dreamhead import storage
 from dreamhead.errors import StorageError
@@ -117,15 +121,29 @@ def test_threads_share_one_client(reachable: FaultProxy) -> None:
     assert len(storage.list_files("s3://access/threads")) == 64
 
 
+CLOSED: list[int] = []
+"""The processes in which a client was closed."""
+
+
 def _read_in_child(pipe: multiprocessing.connection.Connection) -> None:
+    gc.collect()  # Parents' clients that nothing holds would be closed now.
     try:
-        pipe.send_bytes(storage.read_bytes("s3://access/a"))
+        pipe.send((storage.read_bytes("s3://access/a"), os.getpid() in CLOSED))
     finally:
         pipe.close()
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_child_process_reaches_it_after_its_parent_did(method: str, reachable: FaultProxy) -> None:
+def test_a_child_process_reaches_it_and_leaves_its_parents_connections_alone(
+    method: str, reachable: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = S3FileSystem.close_session
+
+    def close(*arguments: Any) -> None:
+        CLOSED.append(os.getpid())
+        original(*arguments)
+
+    monkeypatch.setattr(S3FileSystem, "close_session", staticmethod(close))
     assert storage.read_bytes("s3://access/a") == b"content"
     context: multiprocessing.context.BaseContext = multiprocessing.get_context(method)
     here, there = context.Pipe()
@@ -134,9 +152,9 @@ def test_a_child_process_reaches_it_after_its_parent_did(method: str, reachable:
     child.start()
     there.close()
     assert here.poll(60)
-    assert here.recv_bytes() == b"content"
+    assert here.recv() == (b"content", False)
     child.join(60)
     assert child.exitcode == 0
     reachable.clear()
     assert storage.read_bytes("s3://access/a") == b"content"
-    assert len(reachable.requests) == 1  # The child has left the parent's connection alone.
+    assert len(reachable.requests) == 1
