@@ -34,14 +34,14 @@ MEDIAN_S, SPREAD = 300.0, 0.8
 """Assumed: log-normal lengths of the videos, in seconds."""
 
 DRIVER_CHUNK_S, DRIVER_JOB_S = 0.022, 0.005
-"""Driver's CPU of a chunk's three tasks and rows, and of a job's end: `python -m benchmarks.planning`, with
-`--chunks 1` and with more."""
+"""Driver's CPU of a chunk's three tasks and rows, and of a job's end. Together they were 0.027 in `python -m
+benchmarks.planning` with 1,000 rows of one chunk, beside other work; how they split is a guess."""
 CHECK_CPU_S, CHECKS_DRIVER_S = 0.004, 0.0008
-"""CPU of checking one row, of the tasks and of the driver: the same command."""
+"""CPU of checking one row: of the tasks under a profiler, of the driver by the same command."""
 ANALYSE_FRAMES_S = 39.0
 """Of one core: `python benchmarks/pipeline.py`."""
 SPEECH_CPU_S = 0.07
-"""CPU a second of speech, encoded once for each row: the same command's analysis of a clip that is analysed."""
+"""CPU a second of speech, encoded once for each row: two cores take 1.1 s for 30 s."""
 LANDMARKS_FRAMES_S = 2000.0
 """Assumed for a share of a GPU; 318 were measured on two cores by the same command."""
 FINALIZE_FRAMES_S = 1100.0

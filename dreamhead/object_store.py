@@ -103,8 +103,6 @@ class Facts:
     """Bytes."""
     etag: str
     """Changes with the content."""
-    modified_s: float
-    """Seconds since 1970."""
 
 
 def limits() -> Limits:
@@ -118,7 +116,7 @@ def limits() -> Limits:
 
 
 def facts(uri: str) -> Facts:
-    """Size, ETag and time of an object; raises NotFoundError."""
+    """Size and ETag of an object; raises NotFoundError."""
     with _explained("look up", uri):
         return _facts(_call("head_object", **_address(uri)))
 
@@ -354,7 +352,7 @@ def _first_range(uri: str, length: int) -> tuple[bytes, Facts]:
         known = _facts(answer)
         # "bytes 0-9/1234"; without it the endpoint has sent the whole.
         size = int(answer["ContentRange"].rpartition("/")[2]) if answer.get("ContentRange") else len(data)
-        return data, Facts(size, known.etag, known.modified_s)
+        return data, Facts(size, known.etag)
 
 
 def _range(uri: str, start: int, stop: int, etag: str) -> bytes:
@@ -444,7 +442,7 @@ def _content_type(uri: str) -> dict[str, str]:
 
 def _facts(answer: dict[str, Any]) -> Facts:
     size = answer["Size"] if "Size" in answer else answer["ContentLength"]
-    return Facts(int(size), str(answer["ETag"]).strip('"'), answer["LastModified"].timestamp())
+    return Facts(int(size), str(answer["ETag"]).strip('"'))
 
 
 @contextmanager

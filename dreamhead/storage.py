@@ -8,7 +8,6 @@ import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -25,17 +24,6 @@ UNFINISHED = ".unfinished"
 """Suffix of a local file that is being written; never listed."""
 
 HASHED_BLOCK = 4 * 1024 * 1024
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A file as a listing shows it."""
-
-    uri: str
-    size: int
-    """Bytes."""
-    modified_s: float
-    """Seconds since 1970."""
 
 
 def is_remote(uri: str) -> bool:
@@ -70,12 +58,10 @@ def exists(uri: str) -> bool:
 
 def size(uri: str) -> int:
     """Bytes of a file."""
-    return _entry(uri).size
-
-
-def modified(uri: str) -> float:
-    """When a file was last written, in seconds since 1970."""
-    return _entry(uri).modified_s
+    if is_remote(uri):
+        return object_store.facts(uri).size
+    with _explained("look up", uri):
+        return local_path(uri).stat().st_size
 
 
 def open_read(uri: str) -> BinaryIO:
@@ -130,23 +116,20 @@ def fetch(uri: str, path: Path) -> None:
             shutil.copyfile(local_path(uri), temporary)
 
 
-def list_entries(prefix: str) -> list[Entry]:
-    """All files below a directory uri, sorted; none when there is no such directory. S3 is asked once a thousand."""
+def list_sizes(prefix: str) -> dict[str, int]:
+    """Bytes of all files below a directory uri, by uri, sorted; none when there is no such directory.
+
+    S3 is asked once a thousand objects.
+    """
     if is_remote(prefix):
-        objects = object_store.list_objects(prefix)
-        return sorted((Entry(uri, known.size, known.modified_s) for uri, known in objects), key=lambda entry: entry.uri)
+        return dict(sorted((uri, known.size) for uri, known in object_store.list_objects(prefix)))
     with _explained("list", prefix):
-        return sorted(_local_entries(prefix), key=lambda entry: entry.uri)
+        return dict(sorted(_local_sizes(prefix)))
 
 
 def list_files(prefix: str) -> list[str]:
     """Uris of all files below a directory uri, sorted; none when there is no such directory."""
-    return [entry.uri for entry in list_entries(prefix)]
-
-
-def list_sizes(prefix: str) -> dict[str, int]:
-    """Bytes of all files below a directory uri, by uri, sorted."""
-    return {entry.uri: entry.size for entry in list_entries(prefix)}
+    return list(list_sizes(prefix))
 
 
 def delete(uri: str) -> None:
@@ -216,16 +199,7 @@ def _scheme(uri: str) -> str:
     return scheme
 
 
-def _entry(uri: str) -> Entry:
-    if is_remote(uri):
-        known = object_store.facts(uri)
-        return Entry(uri, known.size, known.modified_s)
-    with _explained("look up", uri):
-        status = local_path(uri).stat()
-        return Entry(uri, status.st_size, status.st_mtime)
-
-
-def _local_entries(prefix: str) -> Iterator[Entry]:
+def _local_sizes(prefix: str) -> Iterator[tuple[str, int]]:
     root, start = local_path(prefix), prefix.rstrip("/")
     for path in root.rglob("*"):
         if path.suffix == UNFINISHED:
@@ -236,7 +210,7 @@ def _local_entries(prefix: str) -> Iterator[Entry]:
             # Removed since it was listed.
             continue
         if stat.S_ISREG(status.st_mode):
-            yield Entry(f"{start}/{path.relative_to(root).as_posix()}", status.st_size, status.st_mtime)
+            yield f"{start}/{path.relative_to(root).as_posix()}", status.st_size
 
 
 @lru_cache(maxsize=4096)

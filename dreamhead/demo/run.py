@@ -23,7 +23,7 @@ def run_demo(output: Path, console: Console) -> int:
         return status
     rows = pq.read_table(results).to_pylist()
     console.print(results_table(rows))
-    console.print(f"Watch {output}/*.mp4; every job's row is in {results}.")
+    console.print(f"Watch {output}/*.mp4, open {output}/report.html; every job's row is in {results}.")
     return int({row["job_id"] for row in rows if row["status"] != "succeeded"} != {BAD_JOB})
 
 
