@@ -35,8 +35,8 @@ from benchmarks.processes import environment
 from benchmarks.report import Report
 from benchmarks.standins import STAGES, Event, finish, read_events, work_of, write_costs
 from benchmarks.tiny_inputs import write_manifest, write_videos
+from dreamhead.cluster.backpressure import WAITING_RATIO
 from dreamhead.cluster.driver import BatchRun
-from dreamhead.cluster.flow import WAITING_RATIO
 from dreamhead.cluster.places import find_places
 from dreamhead.cluster.progress import BatchProgress
 from dreamhead.cluster.session import LOCAL_OBJECT_STORE_BYTES
@@ -189,7 +189,7 @@ def most_waiting(analysed: Events, rendered: Events) -> int:
 def waiting_allowed(landmarkers: int, renderers: int) -> int:
     """Chunks that back-pressure lets wait: each of two queues, and one in each hand between and before them."""
     hands = ANALYSERS + landmarkers + renderers
-    return round(WAITING_RATIO * (landmarkers + renderers)) + hands
+    return WAITING_RATIO * (landmarkers + renderers) + hands
 
 
 def _count(events: Events) -> int:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 from benchmarks.report import Report
-from dreamhead.cluster.flow import WAITING_RATIO
+from dreamhead.cluster.backpressure import WAITING_RATIO
 from dreamhead.cluster.pools import FINALIZE_CPUS, FINALIZE_SHARE, RENDER_GPUS_PER_LANDMARKS
 from dreamhead.config import AnalysisSettings
 

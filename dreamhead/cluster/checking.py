@@ -3,9 +3,10 @@
 import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TypeVar
 
 import ray
 from ray.exceptions import RayError
@@ -23,32 +24,52 @@ CHECK_CPUS = 0.5
 MOST_JOBS = 64
 """Of one task; a task's own cost is then small beside that of its jobs."""
 TASKS_PER_CPU = 4
+MOST_TASKS = 512
+"""Of a run: the driver needs a millisecond for each, also on a cluster with many thousand cores."""
 AT_ONCE = 16
 """Jobs that one task checks side by side."""
 LOST = "the process died, or took longer than pools.finalize_timeout_s"
+
+ResultT = TypeVar("ResultT")
 
 logger = logging.getLogger(__name__)
 
 
 def check(jobs: Sequence[Job], work: Work, *, retry_failed: bool, cpus: float) -> Iterator[PreparedJob | Row]:
     """Yield each job as it is checked, in any order: prepared, or the failed row of one that can't be dubbed."""
-    waiting = {check_group.remote(group, work, retry_failed): group for group in grouped(jobs, cpus)}
+    # Put once: otherwise it would travel with each task.
+    work_ref = ray.put(work)
+
+    def start(group: list[Job]) -> "ray.ObjectRef[list[PreparedJob | Row]]":
+        return check_group.remote(group, work_ref, retry_failed)
+
+    waiting = {start(group): group for group in grouped(jobs, cpus)}
     while waiting:
-        (done, *_), _ = ray.wait(list(waiting), fetch_local=False)
-        group = waiting.pop(done)
-        try:
-            yield from ray.get(done)
-        except RayError as error:
-            if len(group) > 1:
-                # One file that kills its reader must not take the others along.
-                waiting |= {check_group.remote([job], work, retry_failed): [job] for job in group}
-            else:
-                yield results.failed(group[0], died(error))
+        for done in ended_of(waiting, wait=True):
+            group = waiting.pop(done)
+            try:
+                yield from ray.get(done)
+            except RayError as error:
+                if len(group) > 1:
+                    # One file that kills its reader must not take the others along.
+                    waiting |= {start([job]): [job] for job in group}
+                else:
+                    yield results.failed(group[0], died(error))
+
+
+def ended_of(refs: "Collection[ray.ObjectRef[ResultT]]", *, wait: bool) -> "list[ray.ObjectRef[ResultT]]":
+    """All tasks that ended, of some; with `wait` at least one."""
+    # Each call goes over all of them: one for each that ended would take the square of their number.
+    ended, going_on = ray.wait(list(refs), num_returns=len(refs), timeout=0, fetch_local=False)
+    if wait and not ended:
+        ended, _ = ray.wait(going_on, fetch_local=False)
+    return ended
 
 
 def grouped(jobs: Sequence[Job], cpus: float) -> list[list[Job]]:
     """Jobs in groups small enough for every CPU; those of one video together, as it is then read once."""
-    size = max(1, min(MOST_JOBS, math.ceil(len(jobs) / max(1.0, cpus * TASKS_PER_CPU))))
+    tasks = min(MOST_TASKS, max(1.0, cpus * TASKS_PER_CPU))
+    size = max(1, min(MOST_JOBS, math.ceil(len(jobs) / tasks)))
     ordered = sorted(jobs, key=lambda job: (job.video_uri, job.row))
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 

@@ -6,7 +6,7 @@ import ray
 from ray.exceptions import RayError
 from ray.remote_function import RemoteFunction
 
-from dreamhead.cluster.checking import died, limit
+from dreamhead.cluster.checking import died, ended_of, limit
 from dreamhead.cluster.pools import FINALIZE_CPUS
 from dreamhead.records import Job
 from dreamhead.stages import results
@@ -40,15 +40,13 @@ class Finishing:
 
     def ended(self, *, wait: bool) -> Iterator[Row]:
         """The rows of jobs that ended since; with `wait`, of all."""
-        while self._going_on:
-            done, _ = ray.wait(list(self._going_on), timeout=None if wait else 0)
-            if not done:
-                return
-            job = self._going_on.pop(done[0])
-            try:
-                yield ray.get(done[0])
-            except RayError as error:
-                yield results.failed(job, died(error))
+        while self._going_on and (ended := ended_of(self._going_on, wait=wait)):
+            for ref in ended:
+                job = self._going_on.pop(ref)
+                try:
+                    yield ray.get(ref)
+                except RayError as error:
+                    yield results.failed(job, died(error))
 
 
 @ray.remote(num_cpus=FINALIZE_CPUS, max_retries=2)

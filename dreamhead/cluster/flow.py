@@ -7,13 +7,15 @@ from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
-from ray.data._internal.execution.backpressure_policy.downstream_capacity_backpressure_policy import (
-    DownstreamCapacityBackpressurePolicy,
+from ray.data._internal.execution.backpressure_policy import ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY
+from ray.data._internal.execution.backpressure_policy.resource_budget_backpressure_policy import (
+    ResourceBudgetBackpressurePolicy,
 )
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 
 from dreamhead.cluster.actors import AnalyseSpans, LandmarkChunks, RenderChunks, spans_row
+from dreamhead.cluster.backpressure import WaitingRows
 from dreamhead.cluster.pools import Pools
 from dreamhead.config import DubSettings, PoolSettings
 from dreamhead.errors import ClusterError
@@ -24,12 +26,6 @@ Constructor = tuple[DubSettings, str, str]
 
 RUNTIME_ENV = {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}}
 """Networks of several actors share a machine's cores: threads that wait for each other must not spin meanwhile."""
-
-
-WAITING_RATIO = 3.0
-"""Chunks that may wait before a pool, for each that it works on: enough that no actor idles, and few enough that a
-fast stage doesn't run ahead over all videos, with their files on the disk and their rows in the driver's memory. While
-a pool's actors are still starting it works on nothing, and Ray holds nobody back."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +119,9 @@ def data_context(max_map_retries: int, no_progress_timeout_s: float) -> DataCont
     context.execution_no_progress_timeout_s = no_progress_timeout_s
     # With one task in flight an actor's utilisation never exceeds 1, and Ray's own threshold never grows a pool.
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
-    # Ray holds a stage back only once half of the object store is used, which rows of kilobytes never do.
-    DownstreamCapacityBackpressurePolicy.OBJECT_STORE_BUDGET_UTIL_THRESHOLD = 0.0
-    context.downstream_capacity_backpressure_ratio = WAITING_RATIO
+    # Ray's other policies count bytes in the object store, which rows of kilobytes never fill.
+    policies = [ResourceBudgetBackpressurePolicy, WaitingRows]
+    context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, policies)
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -14,6 +14,7 @@ from ray.autoscaler.sdk import request_resources
 
 from dreamhead.cluster.pools import FINALIZE_CPUS, Node
 from dreamhead.config import PoolsSettings
+from dreamhead.errors import ClusterError
 
 LOCAL_OBJECT_STORE_BYTES = 256 * 1024 * 1024
 """Rows are kilobytes: what Ray would take by itself, a third of the memory, is better left to the frames."""
@@ -34,13 +35,13 @@ def ray_with_cpus(needed: int) -> Iterator[None]:
     """Use the Ray that is running in this process, or the cluster that RAY_ADDRESS names, else start one here.
 
     A Ray started here counts as many CPUs as are needed, if that is more than there are: the machine's cores are then
-    shared. What was started or connected here is shut down at the end.
+    shared. What was started or connected here is shut down at the end. Raises ClusterError where Ray isn't to be had.
     """
     if ray.is_initialized():
         yield
         return
     address = os.environ.get("RAY_ADDRESS", "")
-    with _own_sigterm():
+    with _own_sigterm(), _told_as_cluster_error(address):
         if address and address != "local":
             ray.init(address=address, log_to_driver=False)
         else:
@@ -49,6 +50,16 @@ def ray_with_cpus(needed: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _told_as_cluster_error(address: str) -> Iterator[None]:
+    """Ray raises whatever it likes, plain Exception too, when it can't start or finds no cluster."""
+    try:
+        yield
+    except Exception as error:
+        what = f"no Ray cluster at RAY_ADDRESS={address}" if address and address != "local" else "Ray doesn't start"
+        raise ClusterError(f"{what}: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}") from error
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Waiting for machines that an autoscaler starts."""
+"""Ray that can't be had, and waiting for machines that an autoscaler starts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +8,7 @@ import pytest
 from dreamhead.cluster import session
 from dreamhead.cluster.pools import FINALIZE_CPUS, Node
 from dreamhead.config import PoolSettings, PoolsSettings
+from dreamhead.errors import ClusterError
 
 GPU = PoolSettings(min_size=2, max_size=4, num_cpus=0, num_gpus=0.8, label_selector={"pool": "gpu"})
 SETTINGS = PoolsSettings(analyse=PoolSettings(num_cpus=1), render=GPU, wait_for_nodes_s=60)
@@ -62,3 +63,19 @@ def test_nothing_is_asked_for_where_all_fits_or_nobody_waits(autoscaler: Autosca
 def test_the_wait_has_an_end(autoscaler: Autoscaler) -> None:
     session.wait_for_nodes(SETTINGS.model_copy(update={"wait_for_nodes_s": 0.05}), lambda nodes: False)
     assert autoscaler.asked[-1] == {"bundles": []}
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [("", "Ray doesn't start: "), ("10.0.0.1:6379", "no Ray cluster at RAY_ADDRESS=10.0.0.1:6379: ")],
+)
+def test_ray_that_is_not_to_be_had_is_one_line(monkeypatch: pytest.MonkeyPatch, address: str, said: str) -> None:
+    def fail(**_: object) -> None:
+        raise Exception("timed out during startup\nand more")  # noqa: TRY002  What Ray raises.
+
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", fail)
+    with pytest.raises(ClusterError) as told, session.ray_with_cpus(1):
+        pass
+    assert str(told.value) == f"{said}Exception: timed out during startup"
