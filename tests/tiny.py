@@ -24,9 +24,9 @@ def landmark_denoiser() -> LandmarkDenoiser:
     return model.eval()
 
 
-def latent_denoiser() -> LatentDenoiser:
+def latent_denoiser(seed: int = 0) -> LatentDenoiser:
     """Second stage that paints noise, and trusts it by about a tenth."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = LatentDenoiser(latent_channels=4, guide_channels=8, block_out_channels=(32, 32))
     torch.nn.init.normal_(model.unet.conv_out.weight, std=0.02)
     return model.eval()
@@ -38,8 +38,10 @@ def autoencoder() -> FaceAutoencoder:
     return FaceAutoencoder(latent_channels=4, channels=(8, 16), blocks=(1, 1)).eval()
 
 
-def tiny_checkpoint(folder: Path) -> Path:
-    """Write the checkpoint and return its folder."""
+def tiny_checkpoint(folder: Path, seed: int = 0) -> Path:
+    """Write the checkpoint, whose frames depend on the seed, and return its folder."""
     config = CheckpointConfig(speech_encoder="log_mel", crop_size=CROP_SIZE)
-    checkpoint.save(folder, config, landmark_denoiser(), latent_denoiser(), autoencoder(), "Random weights, for tests.")
+    checkpoint.save(
+        folder, config, landmark_denoiser(), latent_denoiser(seed), autoencoder(), "Random weights, for tests."
+    )
     return folder

@@ -1,11 +1,12 @@
 """Join chunks into the output file by stream copy, with the speech muxed once; check the file that came out."""
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import av
 import numpy as np
@@ -28,6 +29,19 @@ CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 
 PLAIN_TAGS = ("title", "artist", "album", "comment", "copyright", "description", "genre", "date", "synopsis")
 """Metadata that MP4 has its own places for; any other key goes into QuickTime's list of named values."""
+
+FRAGMENT_S = 0.2
+FRAGMENTED = {"movflags": "+delay_moov+default_base_moof", "frag_duration": str(round(FRAGMENT_S * 1_000_000))}
+"""FFmpeg's options for MP4 that plays while it is written; the header waits for the first packets, as it holds by how
+much the decoder delays frames."""
+
+
+class Writable(Protocol):
+    """Where a stream goes."""
+
+    def write(self, data: bytes, /) -> int:
+        """Take all of it."""
+        ...
 
 
 def container_of(output: str) -> str:
@@ -59,21 +73,70 @@ def join(
     keep PCM. Matroska rounds times to milliseconds. Raises MediaError, and StorageError for a chunk that can't be
     read.
     """
-    ticks = np.append(pts, end_pts) - pts[0]
-    starts = [int(start) - int(pts[0]) for start in chunk_pts]
-    video_s = float(int(ticks[-1]) * info.time_base)
     with (
-        open_media(str(chunks[0])) as first,
         _open_output(output, info, metadata) as container,
         media_errors(str(output), "can't be written"),
     ):
-        template = _video_of(str(chunks[0]), find_video(first))
+        _fill(
+            container,
+            zip(map(str, chunks), chunk_pts, strict=True),
+            info,
+            pts,
+            end_pts,
+            audio_uri,
+            audio_end_s,
+            settings,
+        )
+
+
+def join_as_they_come(
+    chunks: Iterable[tuple[str, int]],
+    info: VideoInfo,
+    pts: NDArray[np.int64],
+    end_pts: int,
+    audio_uri: str,
+    audio_end_s: float | None,
+    output: Writable,
+    settings: OutputSettings,
+) -> None:
+    """Write the same as fragmented MP4, each chunk as `chunks` yields its uri and the time at which it starts.
+
+    `output` is only written to, from the beginning to the end: what is written so far plays. A fragment is at most
+    `FRAGMENT_S` long, so that this much of a chunk waits for the next one. Raises as `join` does.
+    """
+    options = {**mp4_timescales(info.time_base), **FRAGMENTED}
+    with (
+        media_errors("the stream", "can't be written"),
+        av.open(output, "w", format="mp4", container_options=options) as container,
+    ):
+        _fill(container, iter(chunks), info, pts, end_pts, audio_uri, audio_end_s, settings)
+
+
+def _fill(
+    container: OutputContainer,
+    chunks: Iterator[tuple[str, int]],
+    info: VideoInfo,
+    pts: NDArray[np.int64],
+    end_pts: int,
+    audio_uri: str,
+    audio_end_s: float | None,
+    settings: OutputSettings,
+) -> None:
+    ticks = np.append(pts, end_pts) - pts[0]
+    first = next(chunks)
+    starts = ((uri, int(start) - int(pts[0])) for uri, start in chain([first], chunks))
+    with open_media(first[0]) as opened:
+        template = _video_of(first[0], find_video(opened))
         stream = _add_video(container, template, info)
         delay = template.codec_context.reorder_depth
-        video = _video_packets(chunks, starts, info, ticks, delay, stream)
-        frame_s = float(1 / info.average_rate)
+        video = _video_packets(starts, info, ticks, delay, stream)
         with add_speech(
-            container, audio_uri, video_s=video_s, end_s=audio_end_s, frame_s=frame_s, settings=settings
+            container,
+            audio_uri,
+            video_s=float(int(ticks[-1]) * info.time_base),
+            end_s=audio_end_s,
+            frame_s=float(1 / info.average_rate),
+            settings=settings,
         ) as speech:
             # The muxer holds packets back until it has seen both streams at a time, so they come in order of time.
             for packet in heapq.merge(video, speech, key=_decode_time_s):
@@ -120,19 +183,21 @@ def _add_video(container: OutputContainer, template: VideoStream, info: VideoInf
 
 
 def _video_packets(
-    chunks: Sequence[Path | str],
-    starts: Sequence[int],
+    chunks: Iterable[tuple[str, int]],
     info: VideoInfo,
     ticks: NDArray[np.int64],
     delay: int,
     stream: VideoStream,
 ) -> Packets:
-    """The chunks' packets on the output's timeline. `ticks` (T + 1,) starts at zero and ends with the end."""
+    """The packets of chunks, each with its start, on the output's timeline.
+
+    `ticks` (T + 1,) starts at zero and ends with the end.
+    """
     frame_count = len(ticks) - 1
     decode_ticks = _decode_ticks(ticks, delay)
     is_there = np.zeros(frame_count, dtype=bool)
     position = 0
-    for uri, start in zip(map(str, chunks), starts, strict=True):
+    for uri, start in chunks:
         for packet in _chunk_packets(uri, stream):
             shown = start + (packet.pts or 0) * Fraction(packet.time_base) / info.time_base
             frame = int(np.searchsorted(ticks[:-1], int(shown)))

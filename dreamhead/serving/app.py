@@ -27,4 +27,6 @@ def _deployment(part: Any) -> Deployment:
 def _absolute(settings: ServingSettings) -> ServingSettings:
     """Replicas run in directories of their own."""
     given = {"storage": settings.storage, "work": settings.work, "checkpoint": settings.checkpoint}
-    return settings.model_copy(update={name: uri and storage.resolve(uri, ".") for name, uri in given.items()})
+    resolved: dict[str, object] = {name: uri and storage.resolve(uri, ".") for name, uri in given.items()}
+    others = {name: storage.resolve(uri, ".") for name, uri in settings.checkpoints.items()}
+    return settings.model_copy(update=resolved | {"checkpoints": others})

@@ -6,9 +6,10 @@ import os
 from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import torch
+from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
@@ -16,7 +17,7 @@ from ray.serve.handle import DeploymentHandle
 from dreamhead.cluster.actors import CUDA_LOST
 from dreamhead.errors import ClusterError
 from dreamhead.records import Chunk, Span
-from dreamhead.serving.engine import stage_arguments
+from dreamhead.serving.checkpoints import stage_arguments
 from dreamhead.serving.settings import ServingSettings
 from dreamhead.stages.analyse import AnalyseSpan
 from dreamhead.stages.attempts import describe
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 TRIES = 10
 """Calls of one stage for one piece of work. What dies within the stage's own work is given up earlier, by its count."""
 PAUSE_S = 0.5
+OTHER_CHECKPOINTS = 2
+"""Weights besides the service's own that a replica keeps; those used longest ago make room."""
 
 StageT = TypeVar("StageT")
 ResultT = TypeVar("ResultT")
@@ -40,9 +43,9 @@ class StageThread:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="stage")
 
-    def make(self, stage: Callable[..., StageT], settings: ServingSettings) -> StageT:
+    def make(self, stage: Callable[..., StageT], settings: ServingSettings, checkpoint: str) -> StageT:
         """The stage, its weights loaded; waits for it."""
-        arguments = stage_arguments(settings)
+        arguments = stage_arguments(settings, checkpoint)
         return self._pool.submit(stage, arguments.settings, arguments.checkpoint_uri, arguments.work_uri).result()
 
     async def run(self, work: Callable[P, ResultT], *args: P.args, **kwargs: P.kwargs) -> ResultT:
@@ -62,16 +65,34 @@ def _or_die(work: Callable[P, ResultT], *args: P.args, **kwargs: P.kwargs) -> Re
         os._exit(CUDA_LOST)
 
 
-class Analyse:
+class StageReplica(Generic[StageT]):
+    """One stage with the service's own weights, loaded before it is ready, and the last others that requests named."""
+
+    def __init__(self, kind: Callable[..., StageT], settings: ServingSettings) -> None:
+        self._thread = StageThread()
+        self._kind, self._settings = kind, settings
+        self._own = self._thread.make(kind, settings, "")
+
+    async def stage(self) -> StageT:
+        """The stage with the weights that this request asks for."""
+        name = serve.get_multiplexed_model_id()
+        return await self._other(name) if name else self._own
+
+    @serve.multiplexed(max_num_models_per_replica=OTHER_CHECKPOINTS)
+    async def _other(self, name: str) -> StageT:
+        arguments = stage_arguments(self._settings, name)
+        return await self._thread.run(self._kind, arguments.settings, arguments.checkpoint_uri, arguments.work_uri)
+
+
+class Analyse(StageReplica[AnalyseSpan]):
     """Walks videos, on CPUs: apart from the workers, since it keeps a core busy and they must not."""
 
     def __init__(self, settings: ServingSettings) -> None:
-        self._thread = StageThread()
-        self._stage = self._thread.make(AnalyseSpan, settings)
+        super().__init__(AnalyseSpan, settings)
 
     async def chunks(self, span: Span) -> AsyncIterator[Chunk]:
         """The span's chunks, as they are found."""
-        found = self._walk(span)
+        found = walk(await self.stage(), span)
         try:
             while (chunk := await self._thread.run(lambda: next(found, None))) is not None:
                 yield chunk
@@ -79,32 +100,32 @@ class Analyse:
             # A generator must end where it ran; one that isn't exhausted is in the middle of a video.
             self._thread.later(found.close)
 
-    def _walk(self, span: Span) -> Generator[Chunk, None, None]:
-        yield from self._stage(span)
+
+def walk(stage: AnalyseSpan, span: Span) -> Generator[Chunk, None, None]:
+    """The same as a generator, which can be closed."""
+    yield from stage(span)
 
 
-class Landmarks:
+class Landmarks(StageReplica[MakeLandmarks]):
     """Audio to landmarks."""
 
     def __init__(self, settings: ServingSettings) -> None:
-        self._thread = StageThread()
-        self._stage = self._thread.make(MakeLandmarks, settings)
+        super().__init__(MakeLandmarks, settings)
 
     async def make(self, chunk: Chunk) -> Chunk:
         """The chunk with its landmarks."""
-        return await self._thread.run(self._stage, chunk)
+        return await self._thread.run(await self.stage(), chunk)
 
 
-class Render:
+class Render(StageReplica[RenderChunk]):
     """Landmarks to frames."""
 
     def __init__(self, settings: ServingSettings) -> None:
-        self._thread = StageThread()
-        self._stage = self._thread.make(RenderChunk, settings)
+        super().__init__(RenderChunk, settings)
 
     async def render(self, chunk: Chunk) -> Chunk:
         """The chunk, rendered and published."""
-        return await self._thread.run(self._stage, chunk)
+        return await self._thread.run(await self.stage(), chunk)
 
 
 class ServeStages:
@@ -117,14 +138,15 @@ class ServeStages:
         self._landmarks = landmarks
         self._render = render
 
-    async def analyse(self, span: Span) -> AsyncIterator[Chunk]:
+    async def analyse(self, span: Span, checkpoint: str) -> AsyncIterator[Chunk]:
         """The span's chunks; a second walk finds the same ones, and those that were seen are skipped."""
         seen = 0
         what = f"source frames {span.start} to {span.stop} of job {span.job.job_id}"
         for number in range(1, TRIES + 1):
             index = 0
             try:
-                found = cast(AsyncIterator[Chunk], self._analyse.chunks.remote(span))
+                analyse = with_weights(self._analyse, checkpoint)
+                found = cast(AsyncIterator[Chunk], analyse.chunks.remote(span))
                 async for chunk in found:
                     index += 1
                     if index > seen:
@@ -135,9 +157,15 @@ class ServeStages:
                 failure = await _again(what, number, error)
         yield _failed(span, failure)
 
-    async def render(self, chunk: Chunk) -> Chunk:
+    async def render(self, chunk: Chunk, checkpoint: str) -> Chunk:
         """The chunk, its landmarks made, its frames rendered."""
-        return await _called(self._render.render, await _called(self._landmarks.make, chunk))
+        landmarks, render = (with_weights(handle, checkpoint) for handle in (self._landmarks, self._render))
+        return await _called(render.render, await _called(landmarks.make, chunk))
+
+
+def with_weights(handle: DeploymentHandle[Any], checkpoint: str) -> DeploymentHandle[Any]:
+    """The handle for calls with the weights of that name, which go to replicas that have them where there are such."""
+    return handle.options(multiplexed_model_id=checkpoint) if checkpoint else handle
 
 
 async def _called(method: Any, chunk: Chunk) -> Chunk:

@@ -5,7 +5,7 @@ import logging
 import time
 
 from dreamhead.errors import StorageError
-from dreamhead.serving.engine import Engine, job_of
+from dreamhead.serving.engine import Engine
 from dreamhead.serving.jobs import JobStore
 from dreamhead.serving.leases import HeldJob, LeaseLostError, Worker
 from dreamhead.serving.records import Failure, JobRecord, Progress, Result
@@ -96,8 +96,8 @@ class Dubber:
         """One job, from its claim to its end."""
         record, pace = held.record, Pace()
         logger.info("job %s: begun, claim %d", record.id, record.claims)
-        job = job_of(record, self._store.result_uri(record.id))
-        dub = asyncio.get_running_loop().create_task(self._engine.dub(job, pace.report))
+        job = record.to_job(self._store.result_uri(record.id))
+        dub = asyncio.get_running_loop().create_task(self._engine.dub(job, pace.report, record.options.checkpoint))
         try:
             wanted = await self._hold(held, dub, pace)
         except asyncio.CancelledError:

@@ -3,17 +3,15 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dreamhead.config import DubSettings
 from dreamhead.errors import DreamheadError, InputError
-from dreamhead.records import Chunk, Job, Segment, Span
-from dreamhead.serving.records import Failure, JobRecord, Result
+from dreamhead.records import Chunk, Job, Span
+from dreamhead.serving.checkpoints import Works
+from dreamhead.serving.records import Failure, Result
 from dreamhead.serving.settings import ServingSettings
 from dreamhead.stages import results
 from dreamhead.stages.finalize import finalize
-from dreamhead.stages.opening import fitted, open_work
 from dreamhead.stages.prepare import PreparedJob, prepare
 from dreamhead.stages.results import Tally
 from dreamhead.storage import content_digest, size
@@ -25,52 +23,43 @@ Report = Callable[[int, int], None]
 class Stages(Protocol):
     """The stages, wherever they run. A failure is the `error` of a chunk."""
 
-    def analyse(self, span: Span) -> AsyncIterator[Chunk]:
-        """The span's chunks, as they are found."""
+    def analyse(self, span: Span, checkpoint: str) -> AsyncIterator[Chunk]:
+        """The span's chunks, as they are found, with the weights of that name."""
         ...
 
-    async def render(self, chunk: Chunk) -> Chunk:
-        """The chunk with its landmarks made and its frames rendered."""
+    async def render(self, chunk: Chunk, checkpoint: str) -> Chunk:
+        """The chunk with its landmarks made and its frames rendered, with the weights of that name."""
         ...
-
-
-@dataclass(frozen=True)
-class StageArguments:
-    """What each stage's class is made with."""
-
-    settings: DubSettings
-    checkpoint_uri: str
-    work_uri: str
-
-
-def stage_arguments(settings: ServingSettings) -> StageArguments:
-    """For the service's stages; raises CheckpointError, ConfigError."""
-    return StageArguments(fitted(settings.dub, settings.checkpoint), settings.checkpoint, settings.work_uri)
 
 
 class Engine:
     """Dubs jobs; what an earlier try published is not made again."""
 
     def __init__(self, settings: ServingSettings, stages: Stages) -> None:
-        arguments = stage_arguments(settings)
-        self._work, self._digest = open_work(arguments.settings, arguments.checkpoint_uri, arguments.work_uri)
+        self._works = Works(settings)
+        # Weights that can't be read are told at the start.
+        self._works.open("")
         self._stages = stages
         self._chunks_at_once = settings.chunks_at_once
         self._max_duration_s = settings.max_duration_s
 
-    async def dub(self, job: Job, report: Report) -> Result | Failure:
-        """Publish the job's output. A job that is cancelled leaves its chunks in flight to their end."""
+    async def dub(self, job: Job, report: Report, checkpoint: str = "") -> Result | Failure:
+        """Publish the job's output, made with the weights of that name, "" being the service's own.
+
+        A job that is cancelled leaves its chunks in flight to their end.
+        """
         try:
-            prepared = await asyncio.to_thread(prepare, job, self._work)
+            work, digest = await asyncio.to_thread(self._works.open, checkpoint)
+            prepared = await asyncio.to_thread(prepare, job, work)
             self._check_duration(prepared)
         except DreamheadError as error:
             return _outcome(results.failed(job, error))
         if prepared.result is not None:
             return await asyncio.to_thread(_outcome, prepared.result)
-        failure, tally = await self._render(prepared, report)
+        failure, tally = await self._render(prepared, report, checkpoint)
         if failure:
             return _outcome(results.failed(prepared.job, failure, tally))
-        row = await asyncio.to_thread(finalize, prepared, self._work, self._digest, tally)
+        row = await asyncio.to_thread(finalize, prepared, work, digest, tally)
         return await asyncio.to_thread(_outcome, row)
 
     def _check_duration(self, prepared: PreparedJob) -> None:
@@ -79,9 +68,9 @@ class Engine:
                 f"the output would last {prepared.duration_s:.1f} s; at most {self._max_duration_s:g} s are allowed"
             )
 
-    async def _render(self, prepared: PreparedJob, report: Report) -> tuple[str, Tally]:
+    async def _render(self, prepared: PreparedJob, report: Report, checkpoint: str) -> tuple[str, Tally]:
         """Render what is missing, up to the first failure, whose text comes back."""
-        flight = _Flight(self._stages, self._chunks_at_once)
+        flight = _Flight(self._stages, checkpoint, self._chunks_at_once)
         frames_done, tally = prepared.frames_done, Tally()
         report(frames_done, prepared.frames)
         try:
@@ -101,8 +90,8 @@ class Engine:
 class _Flight:
     """The chunks of one job that are being worked on."""
 
-    def __init__(self, stages: Stages, at_once: int) -> None:
-        self._stages = stages
+    def __init__(self, stages: Stages, checkpoint: str, at_once: int) -> None:
+        self._stages, self._checkpoint = stages, checkpoint
         self._room = asyncio.Semaphore(at_once)
         self._tasks: set[asyncio.Task[None]] = set()
         self._rendered: asyncio.Queue[Chunk | None] = asyncio.Queue()
@@ -123,7 +112,7 @@ class _Flight:
     async def _walk(self, spans: tuple[Span, ...]) -> None:
         pending: list[asyncio.Task[None]] = []
         for span in spans:
-            async for chunk in self._stages.analyse(span):
+            async for chunk in self._stages.analyse(span, self._checkpoint):
                 await self._room.acquire()
                 pending.append(self._start(self._render(chunk)))
         await asyncio.gather(*pending)
@@ -131,7 +120,7 @@ class _Flight:
     async def _render(self, chunk: Chunk) -> None:
         try:
             is_settled = bool(chunk.error or chunk.chunk_uri)
-            self._rendered.put_nowait(chunk if is_settled else await self._stages.render(chunk))
+            self._rendered.put_nowait(chunk if is_settled else await self._stages.render(chunk, self._checkpoint))
         finally:
             self._room.release()
 
@@ -140,24 +129,6 @@ class _Flight:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def job_of(record: JobRecord, output_uri: str) -> Job:
-    """The stages' job of a stored one."""
-    options = record.options
-    return Job(
-        job_id=record.id,
-        row=0,
-        video_uri=record.video_uri,
-        audio_uri=record.audio_uri,
-        output_uri=output_uri,
-        seed=options.seed,
-        segments=tuple(Segment(part.start_s, part.end_s) for part in options.segments),
-        face=options.face,
-        on_longer_audio=options.on_longer_audio,
-        language=options.language,
-        consent_id=options.consent_id,
-    )
 
 
 def _outcome(row: dict[str, Any]) -> Result | Failure:

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from dreamhead.config import Section
-from dreamhead.records import LongerAudio
+from dreamhead.records import Job, LongerAudio, Segment
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
@@ -49,6 +49,8 @@ class Options(Section):
     """Of the speech; kept with the job."""
     consent_id: str = Field(default="", max_length=200)
     """Where the speaker's consent is filed; kept with the job."""
+    checkpoint: str = Field(default="", max_length=100)
+    """Name of other weights, one of the service's `checkpoints`; its own unless given."""
 
 
 class Progress(Section):
@@ -123,3 +125,20 @@ class JobRecord(Section):
     def is_over(self) -> bool:
         """Whether nothing more happens to it."""
         return self.state in OVER
+
+    def to_job(self, output_uri: str) -> Job:
+        """The stages' job."""
+        options = self.options
+        return Job(
+            job_id=self.id,
+            row=0,
+            video_uri=self.video_uri,
+            audio_uri=self.audio_uri,
+            output_uri=output_uri,
+            seed=options.seed,
+            segments=tuple(Segment(part.start_s, part.end_s) for part in options.segments),
+            face=options.face,
+            on_longer_audio=options.on_longer_audio,
+            language=options.language,
+            consent_id=options.consent_id,
+        )

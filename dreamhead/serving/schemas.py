@@ -29,6 +29,7 @@ EXAMPLE_JOB: dict[str, Any] = {
     "links": {
         "self": f"/v1/dubs/{EXAMPLE_ID}",
         "events": f"/v1/dubs/{EXAMPLE_ID}/events",
+        "stream": f"/v1/dubs/{EXAMPLE_ID}/stream",
         "video": f"/v1/dubs/{EXAMPLE_ID}/video",
     },
 }
@@ -50,6 +51,7 @@ class Links(BaseModel):
 
     self: str
     events: str
+    stream: str
     video: str
 
 
@@ -87,7 +89,7 @@ class JobView(BaseModel):
             passed_through=result.passed_through if result else {},
             created_at=record.created_at,
             updated_at=record.updated_at,
-            links=Links(self=path, events=f"{path}/events", video=f"{path}/video"),
+            links=Links(self=path, events=f"{path}/events", stream=f"{path}/stream", video=f"{path}/video"),
         )
 
 

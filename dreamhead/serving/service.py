@@ -1,11 +1,14 @@
 """What the routes of the HTTP interface share."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from dreamhead.serving.checkpoints import Works
 from dreamhead.serving.jobs import JobStore, Limits
 from dreamhead.serving.keys import EVERYBODY, ApiKeys
 from dreamhead.serving.settings import ServingSettings
@@ -25,6 +28,16 @@ class Service:
     """Tells a worker that there is a new job."""
     missing: Callable[[], Awaitable[list[str]]]
     """Names of the parts that aren't up."""
+
+    @cached_property
+    def works(self) -> Works:
+        """Names of the work directory's files."""
+        return Works(self.settings)
+
+    @cached_property
+    def streams(self) -> asyncio.Semaphore:
+        """The streams that this process may still open."""
+        return asyncio.Semaphore(self.settings.streams_at_once)
 
     @property
     def limits(self) -> Limits:

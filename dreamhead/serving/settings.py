@@ -15,6 +15,8 @@ class ServingSettings(Section):
     """Directory for what can be reused between jobs; below `storage` unless given."""
     checkpoint: str = ""
     """Directory with the weights; the bundled ones unless given."""
+    checkpoints: dict[str, str] = Field(default_factory=dict)
+    """Other weights that a request may name: directory uris by name. A stage keeps the last two that were used."""
     dub: DubSettings = DubSettings()
     """As in the batch job; `pools` sizes nothing here, the deployments are sized by Serve's own settings."""
     allowed_prefixes: tuple[str, ...] = ()
@@ -35,6 +37,8 @@ class ServingSettings(Section):
     """Jobs that one replica of Dubber takes through the stages at the same time."""
     chunks_at_once: int = Field(default=4, ge=1)
     """Chunks of one job that are between analysis and rendered at the same time."""
+    streams_at_once: int = Field(default=16, ge=1)
+    """Videos that one replica of Api streams while they are rendered; each is a thread that muxes."""
     lease_s: float = Field(default=30.0, ge=1)
     """Silence of a worker, in seconds, after which another one takes its jobs over."""
     max_claims: int = Field(default=5, ge=1)

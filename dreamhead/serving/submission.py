@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from dreamhead import storage
 from dreamhead.errors import InputError
+from dreamhead.serving.checkpoints import checkpoint_uri
 from dreamhead.serving.jobs import NewJob, Submitted
 from dreamhead.serving.problems import ProblemError
 from dreamhead.serving.records import Options
@@ -93,6 +94,7 @@ async def _submit_uris(request: Request, service: Service, owner: str, key: str)
         body += block
         check_size(len(body), MAX_JSON_BYTES)
     asked = _validated(DubRequest, _json("the body", body), "body")
+    checkpoint_uri(service.settings, asked.checkpoint)
     new = NewJob(
         owner=owner,
         video_uri=await run_in_threadpool(_readable, service, "video_uri", asked.video_uri),
@@ -121,6 +123,7 @@ async def _submit_upload(request: Request, service: Service, owner: str, key: st
     with tempfile.TemporaryDirectory(prefix="dreamhead-upload-") as folder:
         upload = await receive(request.stream(), request.headers["content-type"], Path(folder), max_bytes)
         options = _options(upload.fields)
+        checkpoint_uri(service.settings, options.checkpoint)
         await run_in_threadpool(check_media, upload, service.settings.max_duration_s)
         return await run_in_threadpool(_keep, upload, options, service, owner, key)
 

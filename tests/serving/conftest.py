@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dreamhead.config import AnalysisSettings, DubSettings, LandmarkSettings, OutputSettings, RenderSettings
 from dreamhead.records import Chunk, Job, Span
-from dreamhead.serving.engine import stage_arguments
+from dreamhead.serving.checkpoints import stage_arguments
 from dreamhead.serving.jobs import JobStore, NewJob
 from dreamhead.serving.records import Options
 from dreamhead.serving.settings import ServingSettings
@@ -98,12 +98,12 @@ class LocalStages:
         self.defect = ""
         """What a stage raises that isn't one of our errors."""
 
-    async def analyse(self, span: Span) -> AsyncIterator[Chunk]:
+    async def analyse(self, span: Span, checkpoint: str) -> AsyncIterator[Chunk]:
         """All chunks of the span."""
         for chunk in await asyncio.to_thread(lambda: list(self._analyse(span))):
             yield chunk
 
-    async def render(self, chunk: Chunk) -> Chunk:
+    async def render(self, chunk: Chunk, checkpoint: str) -> Chunk:
         """The chunk, rendered."""
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)
@@ -136,9 +136,9 @@ class Studio:
         given: dict[str, Any] = {"video_uri": self.video_uri, "audio_uri": self.audio_uri, "content": "c"} | values
         return NewJob(**{"owner": "anna", "options": Options()} | given)
 
-    def dub_directly(self, name: str) -> bytes:
-        """What `dreamhead dub` makes of the same inputs."""
-        arguments = stage_arguments(self.settings)
+    def dub_directly(self, name: str, checkpoint: str = "") -> bytes:
+        """What `dreamhead dub` makes of the same inputs, with the weights of that name."""
+        arguments = stage_arguments(self.settings, checkpoint)
         output = self.folder / f"{name}.mp4"
         uris = {"video_uri": self.video_uri, "audio_uri": self.audio_uri, "output_uri": str(output)}
         row = dub(

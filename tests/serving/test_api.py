@@ -419,3 +419,19 @@ def test_the_description_is_whole_and_its_examples_are_true(desk: Desk) -> None:
     DubRequest.model_validate(EXAMPLE_REQUEST)
     assert JobView.model_validate(EXAMPLE_JOB).model_dump(mode="json") == EXAMPLE_JOB
     assert "/openapi.json" in desk.client.get("/docs").text
+
+
+def test_a_job_that_waits_has_nothing_to_stream_yet(desk: Desk) -> None:
+    response = desk.client.get(f"/v1/dubs/{desk.submit().json()['id']}/stream")
+    assert problem(response, 409) == "the job is queued: there is nothing to stream yet"
+    assert response.headers["retry-after"] == "1"
+
+
+def test_other_weights_must_be_among_the_services(open_desk: Callable[..., Desk]) -> None:
+    desk = open_desk(checkpoints={"anime": "/weights/anime", "film": "/weights/film"})
+    assert desk.submit(checkpoint="film").status_code == 202
+    refused = "checkpoint: there is no 'studio'; allowed: anime, film"
+    assert problem(desk.submit(checkpoint="studio"), 422) == refused
+    assert problem(desk.upload(checkpoint="studio"), 422) == refused
+    without = "checkpoint: there is no 'film'; allowed: none but the service's own, without a name"
+    assert problem(open_desk().submit(checkpoint="film"), 422) == without

@@ -1,11 +1,13 @@
 """The whole service on Ray Serve: the batch job's output, also where replicas or all of Serve die in the middle."""
 
+import io
 import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 import ray
 import requests
@@ -24,6 +26,7 @@ from ray.serve.schema import (
 from dreamhead.serving.app import build
 from dreamhead.serving.ingress import missing_parts
 from dreamhead.serving.settings import ServingSettings
+from tests.tiny import tiny_checkpoint
 
 Studio = Any  # The fixture's own class; conftest modules can't be imported.
 
@@ -55,10 +58,10 @@ class Online:
         """One request."""
         return requests.request(method, f"http://127.0.0.1:{self._port}{path}", timeout=60, **values)
 
-    def submit(self, studio: Studio) -> str:
+    def submit(self, studio: Studio, **values: str) -> str:
         """Upload the studio's clip and speech; returns the job's path."""
         with open(studio.video_uri, "rb") as video, open(studio.audio_uri, "rb") as audio:  # noqa: PTH123
-            response = self.ask("POST", "/v1/dubs", files={"video": video, "audio": audio})
+            response = self.ask("POST", "/v1/dubs", files={"video": video, "audio": audio}, data=values)
         assert response.status_code == 202, response.text
         return str(response.headers["Location"])
 
@@ -92,7 +95,8 @@ def online(
     studio_of: Callable[..., Studio], tmp_path_factory: pytest.TempPathFactory, ray_session: None
 ) -> Iterator[tuple[Online, Studio]]:
     """The service with tiny weights, and a clip of a few seconds."""
-    studio = studio_of(tmp_path_factory.mktemp("online"), times=TIMES)
+    folder = tmp_path_factory.mktemp("online")
+    studio = studio_of(folder, times=TIMES, checkpoints={"other": str(tiny_checkpoint(folder / "other", seed=1))})
     service = Online(studio.settings)
     yield service, studio
     serve.shutdown()
@@ -128,6 +132,31 @@ def test_an_upload_becomes_the_batch_jobs_output(online: tuple[Online, Studio], 
     events = service.ask("GET", f"{path}/events")
     assert (events.headers["content-type"].split(";")[0], '"succeeded"' in events.text) == ("text/event-stream", True)
     assert service.ask("GET", "/docs").status_code == 200
+
+
+def test_a_running_job_is_streamed(online: tuple[Online, Studio]) -> None:
+    service, studio = online
+    path = service.submit(studio)
+    service.until(path, middle)
+    with service.ask("GET", f"{path}/stream", stream=True) as response:
+        assert (response.status_code, response.headers["content-type"]) == (200, "video/mp4")
+        first = next(response.iter_content(None))
+        assert first[4:8] == b"ftyp"
+        assert not is_over(service.ask("GET", path).json())
+        whole = first + b"".join(response.iter_content(None))
+    with av.open(io.BytesIO(whole)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == TIMES * 24
+    assert service.until(path, is_over)["status"] == "succeeded"
+
+
+def test_other_weights_are_loaded_where_a_request_names_them(online: tuple[Online, Studio], expected: bytes) -> None:
+    service, studio = online
+    ours, others = service.submit(studio), service.submit(studio, checkpoint="other")
+    assert [service.until(path, is_over)["error"] for path in (ours, others)] == [None, None]
+    wanted = bytes(studio.dub_directly("directly-other", "other"))
+    assert wanted != expected
+    assert service.ask("GET", f"{others}/video").content == wanted
+    assert service.ask("GET", f"{ours}/video").content == expected
 
 
 def test_a_render_replica_that_dies_costs_nothing_but_time(online: tuple[Online, Studio], expected: bytes) -> None:
