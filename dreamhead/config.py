@@ -88,6 +88,8 @@ class OutputSettings(Section):
     """Constant rate factor (CQ for NVENC): lower is better."""
     preset: str = "veryfast"
     """The encoder's own preset name."""
+    keyframe_s: float = Field(default=2.0, gt=0)
+    """Longest time between key frames, in seconds: players and editors seek that far at once."""
     encoder_threads: int = Field(default=2, ge=1)
     """Fixed, since x264's output depends on it."""
     audio_bitrate: int = Field(default=256_000, ge=32_000)

@@ -101,6 +101,7 @@ def _add_stream(output: OutputContainer, info: VideoInfo, settings: OutputSettin
     context.sample_aspect_ratio = info.sample_aspect_ratio
     context.color_primaries, context.color_trc, context.colorspace, context.color_range = encodable(info)
     context.thread_count = settings.encoder_threads
+    context.gop_size = max(1, round(settings.keyframe_s * float(info.average_rate)))
     context.flags |= Flags.frame_duration
     try:
         context.open()

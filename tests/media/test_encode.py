@@ -4,6 +4,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -73,6 +74,17 @@ def test_odd_sizes_keep_their_size(make_video: Any, tmp_path: Path) -> None:
     chunk = encode(info, tmp_path / "chunk.mp4")
     assert (chunk.width, chunk.height) == (97, 63)
     assert make_video.number(next(read_frames(chunk, [2]))) == 2
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_key_frames_are_no_further_apart_than_asked(make_video: Any, tmp_path: Path, codec: Any) -> None:
+    info = probe(make_video(frames=30))
+    encode(info, tmp_path / "chunk.mp4", OutputSettings(codec=codec, keyframe_s=0.4, encoder_threads=1))
+    with av.open(str(tmp_path / "chunk.mp4")) as container:
+        shown = sorted((packet.pts, packet.is_keyframe) for packet in container.demux(video=0) if packet.size)
+    keys = [index for index, (_, is_key) in enumerate(shown) if is_key]
+    assert keys[0] == 0
+    assert max(np.diff([*keys, 30])) in (9, 10)
 
 
 def test_same_frames_give_the_same_bytes(make_video: Any, tmp_path: Path) -> None:
