@@ -73,7 +73,7 @@ class FaceDetector:
         return found[0]
 
     def close(self) -> None:
-        """Free the graphs; MediaPipe's own destructor fails when the interpreter is already going down."""
+        """Free the graphs; nothing else does."""
         self._many.close()
         self._one.close()
 
@@ -119,9 +119,23 @@ def face_size(landmarks: NDArray[np.float32]) -> float:
     return float(np.ptp(landmarks[:, :2], axis=0).max())
 
 
+class _Landmarker(vision.FaceLandmarker):  # type: ignore[misc]
+    """Without MediaPipe's destructor.
+
+    That one waits for a thread of its own, which has ended by the time that the garbage collector calls it: whatever
+    thread happened to collect would hang for ever.
+    """
+
+    def __del__(self) -> None:
+        """Leave the graph: `close` frees it."""
+
+
 def _landmarker(model: Path, faces: int) -> vision.FaceLandmarker:
     options = vision.FaceLandmarkerOptions(base_options=BaseOptions(model_asset_path=str(model)), num_faces=faces)
-    return vision.FaceLandmarker.create_from_options(options)
+    landmarker = vision.FaceLandmarker.create_from_options(options)
+    # Its factory makes none of a subclass.
+    landmarker.__class__ = _Landmarker
+    return landmarker
 
 
 def _detect(

@@ -78,10 +78,14 @@ class StageReplica(Generic[StageT]):
         name = serve.get_multiplexed_model_id()
         return await self._other(name) if name else self._own
 
-    @serve.multiplexed(max_num_models_per_replica=OTHER_CHECKPOINTS)
+    @serve.multiplexed(max_num_models_per_replica=OTHER_CHECKPOINTS)  # type: ignore[untyped-decorator]
     async def _other(self, name: str) -> StageT:
         arguments = stage_arguments(self._settings, name)
-        return await self._thread.run(self._kind, arguments.settings, arguments.checkpoint_uri, arguments.work_uri)
+        stage = await self._thread.run(self._kind, arguments.settings, arguments.checkpoint_uri, arguments.work_uri)
+        if isinstance(stage, AnalyseSpan):
+            # Serve calls this, by its name, when the stage makes room for another one.
+            vars(stage)["__del__"] = stage.close
+        return stage
 
 
 class Analyse(StageReplica[AnalyseSpan]):

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 from dreamhead.errors import DreamheadError
 from dreamhead.media.join import join_as_they_come
@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 BLOCKS_AHEAD = 64
 """Writes of the muxer, each a fragment or a part of one, that may wait for a slow client."""
+GONE_S = 1.0
+"""How often it is asked whether a reader that gets nothing is still there."""
 LOOK_S = 0.2
 """How often a thread that waits looks whether it is still wanted."""
 
@@ -39,17 +41,29 @@ class LiveVideo:
         self._loop = asyncio.get_running_loop()
         self._blocks: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(BLOCKS_AHEAD)
 
-    async def blocks(self) -> AsyncIterator[bytes]:
-        """The file's bytes as they come; raises what went wrong, so that the response breaks off."""
+    async def blocks(self, is_gone: Callable[[], Awaitable[bool]]) -> AsyncIterator[bytes]:
+        """The file's bytes as they come; raises what went wrong, so that the response breaks off.
+
+        `is_gone` tells whether the reader has gone away: it is asked while there is nothing to send, as nothing else
+        would show it then.
+        """
         thread = threading.Thread(target=self._run, name=f"stream-{self._job.job_id}", daemon=True)
         thread.start()
         try:
-            while (block := await self._blocks.get()) is not None:
+            while (block := await self._next(is_gone)) is not None:
                 if isinstance(block, Exception):
                     raise block
                 yield block
         finally:
             self._closed.set()
+
+    async def _next(self, is_gone: Callable[[], Awaitable[bool]]) -> bytes | Exception | None:
+        while True:
+            try:
+                return await asyncio.wait_for(self._blocks.get(), GONE_S)
+            except asyncio.TimeoutError:
+                if await is_gone():
+                    return None
 
     def write(self, data: bytes) -> int:
         """Hand data to the reader, and wait while it has enough; called by the muxer."""

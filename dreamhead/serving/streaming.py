@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, StreamingResponse
 
@@ -24,7 +24,7 @@ router = APIRouter()
 
 
 @router.get("/v1/dubs/{job_id}/stream", response_class=Response, responses=UNKNOWN | STREAM)
-async def stream_video(record: TheJob, service: TheService, owner: Owner) -> Response:
+async def stream_video(record: TheJob, request: Request, service: TheService, owner: Owner) -> Response:
     """The video from its beginning, while the rest of it is still rendered.
 
     It ends when the video does, and breaks off when the job fails or is cancelled. The file that `/video` gives later
@@ -45,7 +45,7 @@ async def stream_video(record: TheJob, service: TheService, owner: Owner) -> Res
 
     async def blocks() -> AsyncIterator[bytes]:
         async with service.streams:
-            async for block in video.blocks():
+            async for block in video.blocks(request.is_disconnected):
                 yield block
 
     return StreamingResponse(blocks(), media_type="video/mp4", headers={"Cache-Control": "no-store"})

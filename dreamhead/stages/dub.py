@@ -1,6 +1,7 @@
 """Dub one video in this process: the stages one after the other, without Ray."""
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 from dreamhead.config import DubSettings
@@ -50,16 +51,16 @@ def _render(
     tally = Tally()
     if not prepared.spans:
         return "", tally
-    analyse = AnalyseSpan(settings, checkpoint_uri, work_uri)
-    make_landmarks = MakeLandmarks(settings, checkpoint_uri, work_uri)
-    render = RenderChunk(settings, checkpoint_uri, work_uri)
-    done = prepared.frames_done
-    for span in prepared.spans:
-        for planned in analyse(span):
-            chunk = render(make_landmarks(planned))
-            tally = tally.plus(chunk)
-            if chunk.error:
-                return chunk.error, tally
-            done += (chunk.stop - chunk.start) * (chunk.attempt > 0)
-            progress(done, prepared.frames)
-    return "", tally
+    with closing(AnalyseSpan(settings, checkpoint_uri, work_uri)) as analyse:
+        make_landmarks = MakeLandmarks(settings, checkpoint_uri, work_uri)
+        render = RenderChunk(settings, checkpoint_uri, work_uri)
+        done = prepared.frames_done
+        for span in prepared.spans:
+            for planned in analyse(span):
+                chunk = render(make_landmarks(planned))
+                tally = tally.plus(chunk)
+                if chunk.error:
+                    return chunk.error, tally
+                done += (chunk.stop - chunk.start) * (chunk.attempt > 0)
+                progress(done, prepared.frames)
+        return "", tally

@@ -1,5 +1,7 @@
 """The real detector on a real portrait: found as it is, small in a tall frame, and again a frame later."""
 
+import gc
+import threading
 from collections.abc import Iterator
 
 import cv2
@@ -81,3 +83,14 @@ def test_a_face_in_two_tiles_is_one() -> None:
     face = posed(canonical_face())
     other = face + np.array([300, 0, 0], np.float32)
     assert len(_without_doubles([face, face + np.float32(2), other])) == 2
+
+
+def test_one_that_nobody_closed_holds_nobody_up_when_it_is_collected() -> None:
+    forgotten = FaceDetector(pretrained.face_landmarker())
+    # Only the garbage collector frees what refers to itself.
+    forgotten.itself = forgotten  # type: ignore[attr-defined]
+    del forgotten
+    collecting = threading.Thread(target=gc.collect, daemon=True)
+    collecting.start()
+    collecting.join(20)
+    assert not collecting.is_alive()

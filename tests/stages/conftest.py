@@ -40,6 +40,8 @@ class Calls:
     """Frames that aren't dubbed."""
     cuts: tuple[int, ...] = ()
     """First frames of shots."""
+    open: int = 0
+    """Analysers that nobody closed yet."""
 
 
 class Checkpoint:
@@ -75,6 +77,11 @@ class Analyser:
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
+        calls.open += 1
+
+    def close(self) -> None:
+        """Be closed."""
+        self._calls.open -= 1
 
     def __call__(
         self, frames: Iterable[NDArray[np.uint8]], first: int, times_s: NDArray[np.float64], face: str
@@ -198,11 +205,12 @@ class Studio:
 
 
 @pytest.fixture
-def studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Studio:
+def studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Studio]:
     calls = Calls()
     for module in (analyse, landmarks, render, opening):
         monkeypatch.setattr(module.Checkpoint, "load", lambda uri="": Checkpoint())
     monkeypatch.setattr(analyse, "VideoAnalyser", lambda *arguments: Analyser(calls))
     monkeypatch.setattr(landmarks.AudioToLandmarks, "from_checkpoint", lambda *arguments: Speaker(calls))
     monkeypatch.setattr(render.LandmarksToFrames, "from_checkpoint", lambda *arguments: Painter(calls))
-    return Studio(tmp_path, calls)
+    yield Studio(tmp_path, calls)
+    assert not calls.open, "an analyser was left open: its graph is never freed"

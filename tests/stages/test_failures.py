@@ -1,6 +1,7 @@
 """What can go wrong in a stage: which error, said how, tried how often, and what is left for the next run."""
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,8 @@ def test_any_other_exception_is_counted_until_the_chunk_is_given_up(
 
 
 def walk(studio: Studio, span: Any) -> list[Chunk]:
-    return list(analyse.AnalyseSpan(studio.settings, "", studio.work_uri)(span))
+    with closing(analyse.AnalyseSpan(studio.settings, "", studio.work_uri)) as stage:
+        return list(stage(span))
 
 
 def test_a_walk_that_is_given_up_repeats_what_it_had_before_it_says_so(
@@ -132,13 +134,13 @@ def test_a_walk_that_is_given_up_repeats_what_it_had_before_it_says_so(
         original(uri, shot)
 
     monkeypatch.setattr(analyse, "save_shot", save)
-    stage = analyse.AnalyseSpan(studio.settings, "", studio.work_uri)
-    for _ in range(3):
-        seen: list[Chunk] = []
-        with pytest.raises(RuntimeError, match="detector died"):
-            seen.extend(iter_into(stage(span), seen))
-        assert [(chunk.start, chunk.stop, chunk.error) for chunk in seen] == [(0, 4, ""), (4, 8, "")]
-    *known, last = stage(span)
+    with closing(analyse.AnalyseSpan(studio.settings, "", studio.work_uri)) as stage:
+        for _ in range(3):
+            seen: list[Chunk] = []
+            with pytest.raises(RuntimeError, match="detector died"):
+                seen.extend(iter_into(stage(span), seen))
+            assert [(chunk.start, chunk.stop, chunk.error) for chunk in seen] == [(0, 4, ""), (4, 8, "")]
+        *known, last = stage(span)
     assert [(chunk.start, chunk.stop) for chunk in known] == [(0, 4), (4, 8)]
     assert (last.start, last.stop) == (0, 12)
     assert "given up after 3 tries, the last failed with: RuntimeError: detector died" in last.error
