@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,10 @@ from dreamhead.cluster.pools import Pools
 from dreamhead.config import DubSettings, PoolSettings
 from dreamhead.records import Chunk, Job, Span
 
-pytestmark = pytest.mark.ray
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.filterwarnings("ignore:.use_:DeprecationWarning"),
+]
 
 CHUNKS = 40
 ONE = PoolSettings(min_size=1, max_size=1, num_cpus=0.5)
@@ -26,8 +29,10 @@ WATCHED_S = 5.0
 class Quick:
     """A stage that only notes what it does, in a file of its own."""
 
+    stage = ""
+
     def __init__(self, settings: DubSettings, checkpoint_uri: str, work_uri: str) -> None:
-        self._notes = Path(work_uri) / type(self).__name__
+        self._notes = Path(work_uri) / self.stage
 
     def _note(self, chunk: Chunk) -> None:
         with self._notes.open("a") as notes:
@@ -36,6 +41,8 @@ class Quick:
 
 class Analyse(Quick):
     """A span to one chunk a frame."""
+
+    stage = "analyse"
 
     def __call__(self, batch: Batch) -> Iterator[Rows]:
         for span in (span for text in batch["spans"] for span in spans_from_json(str(text))):
@@ -54,6 +61,8 @@ class Analyse(Quick):
 
 class Landmarks(Quick):
     """A chunk to itself."""
+
+    stage = "landmarks"
 
     def __call__(self, batch: Batch) -> Iterator[Rows]:
         for chunk in chunks_of(batch):
@@ -84,7 +93,7 @@ def test_what_waits_for_a_pool_that_starts_is_bounded(ray_session: None, tmp_pat
     with ThreadPoolExecutor(1) as executor:
         run = executor.submit(lambda: list(flow(groups, pools, constructor, stages)))
         try:
-            made = settled(tmp_path / "Landmarks")
+            made = settled(tmp_path / "landmarks", run)
         finally:
             (tmp_path / "go").touch()
         chunks = run.result()
@@ -95,15 +104,17 @@ def test_what_waits_for_a_pool_that_starts_is_bounded(ray_session: None, tmp_pat
     ]
 
 
-def settled(notes: Path) -> int:
+def settled(notes: Path, run: "Future[list[Chunk]]") -> int:
     """Lines of a file once it hasn't grown for a while."""
     deadline_s = time.monotonic() + 120
     lines, since_s = 0, time.monotonic()
-    while time.monotonic() < deadline_s:
+    while time.monotonic() < deadline_s and not run.done():
         now = len(notes.read_text().splitlines()) if notes.exists() else 0
         if now != lines:
             lines, since_s = now, time.monotonic()
         elif lines and time.monotonic() - since_s > WATCHED_S:
             return lines
         time.sleep(0.1)
+    if run.done():
+        run.result()
     raise AssertionError(f"{notes} still grows, or never began: {lines} lines")
