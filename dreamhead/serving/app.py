@@ -26,5 +26,5 @@ def _deployment(part: Any) -> Deployment:
 
 def _absolute(settings: ServingSettings) -> ServingSettings:
     """Replicas run in directories of their own."""
-    given = {"storage": settings.storage, "work": settings.work, "checkpoint": settings.checkpoint}
+    given = {name: getattr(settings, name) for name in ("storage", "work", "checkpoint", "samples")}
     return settings.model_copy(update={name: uri and storage.resolve(uri, ".") for name, uri in given.items()})

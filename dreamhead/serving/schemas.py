@@ -30,6 +30,8 @@ EXAMPLE_JOB: dict[str, Any] = {
         "self": f"/v1/dubs/{EXAMPLE_ID}",
         "events": f"/v1/dubs/{EXAMPLE_ID}/events",
         "video": f"/v1/dubs/{EXAMPLE_ID}/video",
+        "source": f"/v1/dubs/{EXAMPLE_ID}/source",
+        "curve": f"/v1/dubs/{EXAMPLE_ID}/curve",
     },
 }
 
@@ -40,7 +42,7 @@ class DubRequest(Options):
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_REQUEST]})
 
     video_uri: str = Field(min_length=1, max_length=2000)
-    """The video, or a still picture: `s3://` or a path below an allowed directory."""
+    """The video, or a still picture: `s3://`, a path below an allowed directory, or `sample:` and a sample's name."""
     audio_uri: str = Field(min_length=1, max_length=2000)
     """The new speech: any file with sound."""
 
@@ -51,6 +53,8 @@ class Links(BaseModel):
     self: str
     events: str
     video: str
+    source: str
+    curve: str
 
 
 class JobView(BaseModel):
@@ -87,7 +91,13 @@ class JobView(BaseModel):
             passed_through=result.passed_through if result else {},
             created_at=record.created_at,
             updated_at=record.updated_at,
-            links=Links(self=path, events=f"{path}/events", video=f"{path}/video"),
+            links=Links(
+                self=path,
+                events=f"{path}/events",
+                video=f"{path}/video",
+                source=f"{path}/source",
+                curve=f"{path}/curve",
+            ),
         )
 
 
