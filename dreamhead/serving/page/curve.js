@@ -187,7 +187,7 @@ const percent = (value) => (value === null ? "not seen" : `${(100 * value).toFix
 /** A round number that no curve passes. */
 function topOf(data) {
   const most = [...data.new, ...data.source, ...data.found].reduce((top, value) => Math.max(top, value ?? 0), 0);
-  return [0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1].find((top) => top >= most) ?? Math.ceil(most);
+  return [0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1].find((top) => top >= most) ?? Math.ceil(most);
 }
 
 /** What the curves show, in two sentences. */

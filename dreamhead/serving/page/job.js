@@ -70,7 +70,7 @@ export class JobPanel {
     this.job = job;
     $("job-state").textContent = STATES[job.status];
     $("job-state").dataset.state = job.status;
-    $("job-made").textContent = `Asked for ${when(job.created_at)}`;
+    $("job-made").textContent = `Submitted ${when(job.created_at)}`;
     this.#showProgress();
     $("cancel").hidden = isOver(job);
     $("cancel").disabled = this.isCancelling;
@@ -156,7 +156,7 @@ export class JobPanel {
     const facts = {
       "Not dubbed": passedThrough(job) && `${passedThrough(job)} frames`,
       "To know": job.warnings && sentence(job.warnings),
-      "Id": job.id,
+      Job: job.id,
     };
     for (const [name, value] of Object.entries(facts)) {
       if (value) $("facts").append(element("dt", name), element("dd", value));

@@ -62,5 +62,8 @@ export function when(text) {
   return isToday ? `today, ${time}` : `${date.toLocaleDateString([], { day: "numeric", month: "short" })}, ${time}`;
 }
 
-/** The service's one line as a sentence. */
-export const sentence = (line) => line.charAt(0).toUpperCase() + line.slice(1) + (/[.!?…]$/.test(line) ? "" : ".");
+/** The service's one line as a sentence, without the field that it begins with where it is a request's. */
+export function sentence(line) {
+  const plain = line.replace(/^(body\.|form\.)?[a-z]+_[a-z_]+: /, "");
+  return plain.charAt(0).toUpperCase() + plain.slice(1) + (/[.!?…]$/.test(plain) ? "" : ".");
+}
