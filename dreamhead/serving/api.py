@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse
 from pydantic.json_schema import models_json_schema
 
 from dreamhead import __version__
-from dreamhead.serving import reading, streaming, submission
+from dreamhead.serving import comparison, page_files, reading, samples, streaming, submission
 from dreamhead.serving.problems import add_handlers, problem
 from dreamhead.serving.schemas import DubRequest
 from dreamhead.serving.service import Service, TheService
@@ -34,6 +34,9 @@ def build_api(service: Service) -> FastAPI:
     app.include_router(submission.router, tags=["dubs"])
     app.include_router(reading.router, tags=["dubs"])
     app.include_router(streaming.router, tags=["dubs"])
+    app.include_router(comparison.router, tags=["dubs"])
+    app.include_router(samples.router, tags=["samples"])
+    app.include_router(page_files.router)
     app.add_api_route("/healthz", health, methods=["GET"], tags=["service"])
     return app
 

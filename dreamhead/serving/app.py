@@ -26,7 +26,7 @@ def _deployment(part: Any) -> Deployment:
 
 def _absolute(settings: ServingSettings) -> ServingSettings:
     """Replicas run in directories of their own."""
-    given = {"storage": settings.storage, "work": settings.work, "checkpoint": settings.checkpoint}
+    given = {name: getattr(settings, name) for name in ("storage", "work", "checkpoint", "samples")}
     resolved: dict[str, object] = {name: uri and storage.resolve(uri, ".") for name, uri in given.items()}
     others = {name: storage.resolve(uri, ".") for name, uri in settings.checkpoints.items()}
     return settings.model_copy(update=resolved | {"checkpoints": others})

@@ -1,11 +1,12 @@
 """One job through the batch job's own stages; everything that the service knows of them is here."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, Protocol
 
-from dreamhead.errors import DreamheadError, InputError
+from dreamhead.errors import DreamheadError, InputError, StorageError
 from dreamhead.records import Chunk, Job, Span
 from dreamhead.serving.checkpoints import Works
 from dreamhead.serving.records import Failure, Result
@@ -14,7 +15,11 @@ from dreamhead.stages import results
 from dreamhead.stages.finalize import finalize
 from dreamhead.stages.prepare import PreparedJob, prepare
 from dreamhead.stages.results import Tally
-from dreamhead.storage import content_digest, size
+from dreamhead.stages.review.lips import save_lips
+from dreamhead.stages.work import Work
+from dreamhead.storage import content_digest, exists, size
+
+logger = logging.getLogger(__name__)
 
 Report = Callable[[int, int], None]
 """Called with the output's frames that are rendered, and all of them."""
@@ -55,12 +60,12 @@ class Engine:
         except DreamheadError as error:
             return _outcome(results.failed(job, error))
         if prepared.result is not None:
-            return await asyncio.to_thread(_outcome, prepared.result)
+            return await asyncio.to_thread(_ended, prepared.job, work, prepared.result)
         failure, tally = await self._render(prepared, report, checkpoint)
         if failure:
             return _outcome(results.failed(prepared.job, failure, tally))
         row = await asyncio.to_thread(finalize, prepared, work, digest, tally)
-        return await asyncio.to_thread(_outcome, row)
+        return await asyncio.to_thread(_ended, prepared.job, work, row)
 
     def _check_duration(self, prepared: PreparedJob) -> None:
         if prepared.duration_s > self._max_duration_s:
@@ -129,6 +134,17 @@ class _Flight:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _ended(job: Job, work: Work, row: dict[str, Any]) -> Result | Failure:
+    """What a results row says; a success gets its curves, as long as the work directory has what they need."""
+    outcome = _outcome(row)
+    if isinstance(outcome, Result) and not exists(outcome.curve_uri):
+        try:
+            save_lips(outcome.curve_uri, job, work)
+        except StorageError as error:
+            logger.warning("job %s: has no curves of its lips: %s", job.job_id, error)
+    return outcome
 
 
 def _outcome(row: dict[str, Any]) -> Result | Failure:

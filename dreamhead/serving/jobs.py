@@ -6,7 +6,7 @@ store/
   jobs/<id>.json                  the record, changed by compare-and-set only
   keys/<owner>/<digest>.json      an idempotency key: which job it made, of which request
   uploads/<upload id>/            the inputs that were uploaded
-  results/<id>.mp4                the dubbed video
+  results/<id>.mp4                the dubbed video, and <id>.curve.json, the curves of its lips
 """
 
 import hashlib

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from dreamhead.serving.jobs import is_id
 from dreamhead.serving.problems import ProblemError
 from dreamhead.serving.ranges import file_response
-from dreamhead.serving.records import JobRecord
+from dreamhead.serving.records import JobRecord, Result
 from dreamhead.serving.schemas import JobPage, JobView, ProblemView
 from dreamhead.serving.service import Owner, TheService
 
@@ -75,9 +75,14 @@ async def follow_job(
 @router.head("/v1/dubs/{job_id}/video", include_in_schema=False)
 def read_video(record: TheJob, request: Request) -> Response:
     """The dubbed video, whole or a range of it."""
+    result = finished_result(record)
+    return file_response(request, result.output_uri, result.bytes, result.digest, "video/mp4")
+
+
+def finished_result(record: JobRecord) -> Result:
+    """What the job ended with; raises ProblemError where it didn't, or not yet, end well."""
     if record.result is None:
         waits = not record.is_over
         headers = {"Retry-After": "5"} if waits else {}
         raise ProblemError(409, f"the job is {record.state}: there is no video{' yet' * waits}", headers)
-    result = record.result
-    return file_response(request, result.output_uri, result.bytes, result.digest, "video/mp4")
+    return record.result

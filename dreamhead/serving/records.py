@@ -86,6 +86,11 @@ class Result(Section):
     """Frames that weren't dubbed, by reason."""
     warnings: str = ""
 
+    @property
+    def curve_uri(self) -> str:
+        """Where the curves of the lips lie, where they could be had."""
+        return f"{self.output_uri.rpartition('.')[0]}.curve.json"
+
 
 class Lease(Section):
     """Who works on a job, and until when that is believed without another word."""

@@ -31,6 +31,8 @@ EXAMPLE_JOB: dict[str, Any] = {
         "events": f"/v1/dubs/{EXAMPLE_ID}/events",
         "stream": f"/v1/dubs/{EXAMPLE_ID}/stream",
         "video": f"/v1/dubs/{EXAMPLE_ID}/video",
+        "source": f"/v1/dubs/{EXAMPLE_ID}/source",
+        "curve": f"/v1/dubs/{EXAMPLE_ID}/curve",
     },
 }
 
@@ -41,7 +43,7 @@ class DubRequest(Options):
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_REQUEST]})
 
     video_uri: str = Field(min_length=1, max_length=2000)
-    """The video, or a still picture: `s3://` or a path below an allowed directory."""
+    """The video, or a still picture: `s3://`, a path below an allowed directory, or `sample:` and a sample's name."""
     audio_uri: str = Field(min_length=1, max_length=2000)
     """The new speech: any file with sound."""
 
@@ -53,6 +55,8 @@ class Links(BaseModel):
     events: str
     stream: str
     video: str
+    source: str
+    curve: str
 
 
 class JobView(BaseModel):
@@ -89,7 +93,14 @@ class JobView(BaseModel):
             passed_through=result.passed_through if result else {},
             created_at=record.created_at,
             updated_at=record.updated_at,
-            links=Links(self=path, events=f"{path}/events", stream=f"{path}/stream", video=f"{path}/video"),
+            links=Links(
+                self=path,
+                events=f"{path}/events",
+                stream=f"{path}/stream",
+                video=f"{path}/video",
+                source=f"{path}/source",
+                curve=f"{path}/curve",
+            ),
         )
 
 

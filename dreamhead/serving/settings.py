@@ -21,6 +21,8 @@ class ServingSettings(Section):
     """As in the batch job; `pools` sizes nothing here, the deployments are sized by Serve's own settings."""
     allowed_prefixes: tuple[str, ...] = ()
     """Directory uris below which a request may name inputs; with none, inputs are uploaded."""
+    samples: str = ""
+    """Directory uri of videos and speech that anybody may dub as `sample:NAME`, and the page offers."""
     api_keys_file: str = ""
     """File of API keys, see `dreamhead.serving.keys`; else DREAMHEAD_API_KEYS; with neither, everybody may do all."""
     max_upload_mb: int = Field(default=512, ge=1)

@@ -18,6 +18,7 @@ from dreamhead.serving.checkpoints import checkpoint_uri
 from dreamhead.serving.jobs import NewJob, Submitted
 from dreamhead.serving.problems import ProblemError
 from dreamhead.serving.records import Options
+from dreamhead.serving.samples import SCHEME, Samples
 from dreamhead.serving.schemas import DubRequest, JobView, ProblemView
 from dreamhead.serving.service import Owner, Service, TheService
 from dreamhead.serving.uploads import Upload, check_media, check_size, receive
@@ -107,6 +108,8 @@ async def _submit_uris(request: Request, service: Service, owner: str, key: str)
 
 
 def _readable(service: Service, name: str, asked: str) -> str:
+    if asked.startswith(SCHEME):
+        return Samples(service.settings.samples).find(name, asked)
     uri = service.uris.check(name, asked)
     if not storage.exists(uri):
         raise InputError(f"{name}: {asked}: no such file")

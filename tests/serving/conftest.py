@@ -184,6 +184,12 @@ def studio(tmp_path: Path, studio_of: Callable[..., Studio]) -> Studio:
     return studio_of(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def local_stages() -> type[LocalStages]:
+    """For stages that live longer than a test."""
+    return LocalStages
+
+
 @pytest.fixture
 def stages(studio: Studio) -> Iterator[LocalStages]:
     """The stages of the studio's settings."""

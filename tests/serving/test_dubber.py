@@ -1,6 +1,7 @@
 """Jobs from the store through the real stages: the batch job's output, progress, cancel, take-over, failures."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from dreamhead import storage
 from dreamhead.serving import dubber as dubber_module
+from dreamhead.serving import engine as engine_module
 from dreamhead.serving.dubber import Dubber
 from dreamhead.serving.engine import Engine
 from dreamhead.serving.jobs import JobStore, Limits
@@ -82,6 +84,26 @@ def test_a_job_gives_the_batch_jobs_output(studio: Studio, stages: LocalStages, 
         assert (record.result.bytes, record.result.output_uri) == (len(output), store.result_uri(job_id))
         assert record.result.digest == storage.content_digest(record.result.output_uri)
         assert sorted(stages.rendered) == [0, 6, 12, 18]
+        curves = json.loads(storage.read_bytes(record.result.curve_uri))
+        assert curves["times_s"] == [round(frame / 25, 4) for frame in range(24)]
+        assert sum(value is not None for value in curves["new"]) == 24
+
+    run(work)
+
+
+def test_a_job_whose_curves_cant_be_made_succeeds_without(
+    studio: Studio, stages: LocalStages, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: object) -> None:
+        raise storage.StorageError("gone")
+
+    async def work() -> None:
+        monkeypatch.setattr(engine_module, "save_lips", fails)
+        job_id = store.submit(studio.new_job(), MANY).record.id
+        async with dubbing(store, stages, studio):
+            record = await ended(store, job_id)
+        assert record.state == "succeeded"
+        assert not storage.exists(record.result.curve_uri)
 
     run(work)
 

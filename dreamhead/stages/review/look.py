@@ -92,7 +92,7 @@ def look_at(
         start=stretch.start,
         times_s=source.timeline.times_s[frames],
         ours=geometry.fit_pose(found).to_canonical(found),
-        wanted=_wanted(own, targets[frames - stretch.chunk.start]),
+        wanted=wanted_faces(own, targets[frames - stretch.chunk.start]),
         source=own,
         pixels=pixels,
     )
@@ -104,7 +104,7 @@ def _pictures(stretch: Stretch, source: Source, output: VideoInfo) -> Iterator[t
     return zip(read_frames(output, numbers), originals, strict=True)
 
 
-def _wanted(own: Floats, targets: Floats) -> Floats:
+def wanted_faces(own: Floats, targets: Floats) -> Floats:
     """(T, 478, 3) the source's faces with the (T, K, 3) lower faces that the renderer was given, as it uses them."""
     points = topology.lower_face()
     wanted: Floats = own.copy()

@@ -73,11 +73,11 @@ class Dubber:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.work_uri = str(folder / "work")
-        self._weights = str(tiny_checkpoint(folder / "weights"))
+        self.weights = str(tiny_checkpoint(folder / "weights"))
 
     def __call__(self, settings: DubSettings, job: Job) -> dict[str, Any]:
         """The job's results row."""
-        return dub(job, settings, self._weights, self.work_uri)
+        return dub(job, settings, self.weights, self.work_uri)
 
 
 @pytest.fixture(scope="session")
