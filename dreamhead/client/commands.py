@@ -59,6 +59,7 @@ def submit(
     on_longer_audio: Annotated[LongerAudio, typer.Option(help="When the speech outlasts the video")] = "trim",
     language: Annotated[str, typer.Option(help="Of the speech; kept with the job")] = "",
     consent_id: Annotated[str, typer.Option(help="Where the consent is filed; kept with the job")] = "",
+    webhook_url: Annotated[str, typer.Option(help="Where the service posts the job once it is over")] = "",
     idempotency_key: Annotated[str, typer.Option(help="The same key makes one job; random unless given")] = "",
     wait_for_it: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the job to its end")] = True,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File for the video, once it is there")] = None,
@@ -77,6 +78,7 @@ def submit(
         "on_longer_audio": on_longer_audio,
         "language": language,
         "consent_id": consent_id,
+        "webhook_url": webhook_url,
     }
     key = idempotency_key or secrets.token_hex(16)
 

@@ -5,6 +5,7 @@ store/
   owners/<owner>/<id>             empty: the owner's jobs, the newest first in the order of names
   jobs/<id>.json                  the record, changed by compare-and-set only
   keys/<owner>/<digest>.json      an idempotency key: which job it made, of which request
+  webhooks/<id>.json              a webhook that isn't delivered, see `deliveries`
   uploads/<upload id>/            the inputs that were uploaded
   results/<id>.mp4                the dubbed video
 """
@@ -14,6 +15,7 @@ import json
 import logging
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
@@ -22,7 +24,7 @@ from pydantic import ValidationError
 from dreamhead import storage
 from dreamhead.errors import DreamheadError, StorageError
 from dreamhead.serving import versioned
-from dreamhead.serving.records import JobRecord, Options
+from dreamhead.serving.records import Delivery, JobRecord, Options
 
 logger = logging.getLogger(__name__)
 
@@ -187,11 +189,28 @@ class JobStore:
         """Where a job's dubbed video lies."""
         return storage.join(self.uri, "results", f"{job_id}.mp4")
 
+    def webhook_uri(self, job_id: str) -> str:
+        """What is known of a job's webhook, until it is settled."""
+        return storage.join(self.uri, "webhooks", f"{job_id}.json")
+
+    def find(self, job_id: str) -> JobRecord | None:
+        """Any owner's job."""
+        return self._read_any(job_id)
+
+    def active_ids(self) -> set[str]:
+        """Names of the jobs that aren't over, and of some that just ended."""
+        return {job_id for _, job_id in self._active_names()}
+
     def _queue(self, new: NewJob, job_id: str) -> Submitted:
         # The record comes last: a name without a record does no harm, a record without a name would wait for ever.
         now = self.clock()
         storage.write_bytes(storage.join(self.uri, "owners", new.owner, job_id), b"")
         storage.write_bytes(self._active_uri(new.owner, job_id), now.isoformat().encode())
+        if new.options.webhook_url:
+            delivery = Delivery(since=now, due_at=now, change=_token())
+            # One that is there is of a submission with the same key, which wrote the same.
+            with suppress(versioned.Conflict):
+                versioned.create(self.webhook_uri(job_id), delivery.model_dump_json().encode())
         record = JobRecord(
             id=job_id,
             owner=new.owner,

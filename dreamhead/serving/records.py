@@ -49,6 +49,8 @@ class Options(Section):
     """Of the speech; kept with the job."""
     consent_id: str = Field(default="", max_length=200)
     """Where the speaker's consent is filed; kept with the job."""
+    webhook_url: str = Field(default="", max_length=2000)
+    """Where the job is posted to once it is over, signed as Standard Webhooks has it."""
 
 
 class Progress(Section):
@@ -92,6 +94,18 @@ class Lease(Section):
     token: str
     """Random: tells this claim from any other of the same holder."""
     expires_at: datetime
+
+
+class Delivery(Section):
+    """A webhook that isn't delivered."""
+
+    since: datetime
+    """When it was first tried; until then, when its job was submitted."""
+    due_at: datetime
+    """When the next try may be made, once the job is over."""
+    tries: int = 0
+    change: str
+    """Random, new with each change: no two writes are alike."""
 
 
 class JobRecord(Section):

@@ -1,9 +1,14 @@
 """Settings of the service: the `args` of `serve_config.yaml`."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from dreamhead import storage
 from dreamhead.config import DubSettings, Section
+
+WebhookHost = Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d+)?$")]
+PrivateHost = Annotated[str, Field(pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])(:\d+)?$")]
 
 
 class ServingSettings(Section):
@@ -41,6 +46,14 @@ class ServingSettings(Section):
     """Workers that may die over a job before it is given up."""
     poll_s: float = Field(default=1.0, gt=0)
     """Seconds between looks at the queue, and between the looks of a client's event stream."""
+    webhook_hosts: tuple[WebhookHost, ...] = ()
+    """Where webhooks may go, by https, to public addresses: HOST, *.DOMAIN, or either with :PORT."""
+    webhook_private_hosts: tuple[PrivateHost, ...] = ()
+    """Where they may go within your own network, by http too: HOST or HOST:PORT."""
+    webhook_secret_file: str = ""
+    """File with what webhooks are signed with, see `dreamhead.serving.webhooks`; else DREAMHEAD_WEBHOOK_SECRET."""
+    webhook_retry_hours: float = Field(default=24.0, ge=0)
+    """How long a webhook is tried."""
 
     @property
     def work_uri(self) -> str:

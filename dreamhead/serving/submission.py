@@ -93,6 +93,7 @@ async def _submit_uris(request: Request, service: Service, owner: str, key: str)
         body += block
         check_size(len(body), MAX_JSON_BYTES)
     asked = _validated(DubRequest, _json("the body", body), "body")
+    _check_webhook(service, asked)
     new = NewJob(
         owner=owner,
         video_uri=await run_in_threadpool(_readable, service, "video_uri", asked.video_uri),
@@ -102,6 +103,14 @@ async def _submit_uris(request: Request, service: Service, owner: str, key: str)
         idempotency_key=key,
     )
     return await run_in_threadpool(service.store.submit, new, service.limits)
+
+
+def _check_webhook(service: Service, options: Options) -> None:
+    if not options.webhook_url:
+        return
+    if service.webhooks is None:
+        raise InputError("webhook_url: this service sends none")
+    service.webhooks.check(options.webhook_url)
 
 
 def _readable(service: Service, name: str, asked: str) -> str:
@@ -121,6 +130,7 @@ async def _submit_upload(request: Request, service: Service, owner: str, key: st
     with tempfile.TemporaryDirectory(prefix="dreamhead-upload-") as folder:
         upload = await receive(request.stream(), request.headers["content-type"], Path(folder), max_bytes)
         options = _options(upload.fields)
+        _check_webhook(service, options)
         await run_in_threadpool(check_media, upload, service.settings.max_duration_s)
         return await run_in_threadpool(_keep, upload, options, service, owner, key)
 
