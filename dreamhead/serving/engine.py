@@ -11,11 +11,13 @@ from dreamhead.errors import DreamheadError, InputError
 from dreamhead.records import Chunk, Job, Segment, Span
 from dreamhead.serving.records import Failure, JobRecord, Result
 from dreamhead.serving.settings import ServingSettings
+from dreamhead.serving.uses import Input, Inputs, Uses
 from dreamhead.stages import results
 from dreamhead.stages.finalize import finalize
 from dreamhead.stages.opening import fitted, open_work
-from dreamhead.stages.prepare import PreparedJob, prepare
+from dreamhead.stages.prepare import PreparedJob, prepare, with_digests
 from dreamhead.stages.results import Tally
+from dreamhead.stages.source import facts_of_audio, facts_of_video
 from dreamhead.storage import content_digest, size
 
 Report = Callable[[int, int], None]
@@ -53,7 +55,9 @@ class Engine:
 
     def __init__(self, settings: ServingSettings, stages: Stages) -> None:
         arguments = stage_arguments(settings)
-        self._work, self._digest = open_work(arguments.settings, arguments.checkpoint_uri, arguments.work_uri)
+        self.work, self._digest = open_work(arguments.settings, arguments.checkpoint_uri, arguments.work_uri)
+        """Names of the work directory's files."""
+        self._uses = Uses(settings.storage)
         self._stages = stages
         self._chunks_at_once = settings.chunks_at_once
         self._max_duration_s = settings.max_duration_s
@@ -61,7 +65,7 @@ class Engine:
     async def dub(self, job: Job, report: Report) -> Result | Failure:
         """Publish the job's output. A job that is cancelled leaves its chunks in flight to their end."""
         try:
-            prepared = await asyncio.to_thread(prepare, job, self._work)
+            prepared = await asyncio.to_thread(self._prepare, job)
             self._check_duration(prepared)
         except DreamheadError as error:
             return _outcome(results.failed(job, error))
@@ -70,8 +74,15 @@ class Engine:
         failure, tally = await self._render(prepared, report)
         if failure:
             return _outcome(results.failed(prepared.job, failure, tally))
-        row = await asyncio.to_thread(finalize, prepared, self._work, self._digest, tally)
+        row = await asyncio.to_thread(finalize, prepared, self.work, self._digest, tally)
         return await asyncio.to_thread(_outcome, row)
+
+    def _prepare(self, job: Job) -> PreparedJob:
+        job = with_digests(job, self.work)
+        video = Input(kind="video", digest=job.video_digest, facts=tuple(facts_of_video(job, self.work)))
+        audio = Input(kind="audio", digest=job.audio_digest, facts=tuple(facts_of_audio(job, self.work)))
+        self._uses.add(job.job_id, Inputs(inputs=(video, audio)))
+        return prepare(job, self.work)
 
     def _check_duration(self, prepared: PreparedJob) -> None:
         if prepared.duration_s > self._max_duration_s:

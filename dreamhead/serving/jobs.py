@@ -6,6 +6,8 @@ store/
   jobs/<id>.json                  the record, changed by compare-and-set only
   keys/<owner>/<digest>.json      an idempotency key: which job it made, of which request
   webhooks/<id>.json              a webhook that isn't delivered, see `deliveries`
+  purges/, inputs/, uses/         what is removed with a job, see `purging` and `uses`
+  incoming/<owner>/<upload id>    an upload that has no job yet
   uploads/<upload id>/            the inputs that were uploaded
   results/<id>.mp4                the dubbed video
 """
@@ -88,6 +90,11 @@ def utc_now() -> datetime:
 def new_id(now: datetime) -> str:
     """A name that can't be guessed (128 random bits) and sorts before those made earlier."""
     return f"{MAX_MS - int(now.timestamp() * 1000):011x}{secrets.token_hex(16)}"
+
+
+def created_at(job_id: str) -> datetime:
+    """When a name was made."""
+    return datetime.fromtimestamp((MAX_MS - int(job_id[:11], 16)) / 1000, timezone.utc)
 
 
 def is_id(text: str) -> bool:
@@ -197,6 +204,28 @@ class JobStore:
         """Any owner's job."""
         return self._read_any(job_id)
 
+    def all_ids(self) -> list[str]:
+        """Names of all jobs."""
+        uris = storage.list_files(storage.join(self.uri, "jobs"))
+        names = (uri.rpartition("/")[2].removesuffix(".json") for uri in uris)
+        return [name for name in names if is_id(name)]
+
+    def entries(self, record: JobRecord) -> list[str]:
+        """The files by which a job that is over is known: its record is the last."""
+        key = [storage.join(self.uri, "keys", record.owner, record.key_name)] if record.key_name else []
+        name = storage.join(self.uri, "owners", record.owner, record.id)
+        return [*key, name, self.webhook_uri(record.id), self._record_uri(record.id)]
+
+    def incoming_uri(self, owner: str, upload_id: str) -> str:
+        """The mark of an upload that has no job yet."""
+        return storage.join(self.uri, "incoming", owner, upload_id)
+
+    def has_upload(self, owner: str, upload_id: str) -> bool:
+        """Whether one of the owner's jobs is of this upload."""
+        folder = self.upload_uri(upload_id, "")
+        records = map(self._read_any, self._ids(storage.join(self.uri, "owners", owner)))
+        return any(record.video_uri.startswith(folder) for record in records if record is not None)
+
     def active_ids(self) -> set[str]:
         """Names of the jobs that aren't over, and of some that just ended."""
         return {job_id for _, job_id in self._active_names()}
@@ -220,6 +249,7 @@ class JobStore:
             created_at=now,
             updated_at=now,
             change=_token(),
+            key_name=_key_name(new),
         )
         try:
             versioned.create(self._record_uri(job_id), _dump(record))
@@ -294,8 +324,11 @@ class JobStore:
         return storage.join(self.uri, "active", owner, job_id)
 
     def _key_uri(self, new: NewJob) -> str:
-        name = hashlib.sha256(new.idempotency_key.encode()).hexdigest()
-        return storage.join(self.uri, "keys", new.owner, f"{name}.json")
+        return storage.join(self.uri, "keys", new.owner, _key_name(new))
+
+
+def _key_name(new: NewJob) -> str:
+    return hashlib.sha256(new.idempotency_key.encode()).hexdigest() + ".json" if new.idempotency_key else ""
 
 
 def _cancelled(record: JobRecord) -> JobRecord:

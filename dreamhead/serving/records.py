@@ -124,6 +124,8 @@ class JobRecord(Section):
     """Counts the record's changes."""
     change: str = ""
     """Random, new with each change: no two writes are alike."""
+    key_name: str = ""
+    """Of the file of its idempotency key."""
     progress: Progress = Progress()
     lease: Lease | None = None
     """Set while the job is running."""

@@ -46,6 +46,8 @@ class ServingSettings(Section):
     """Workers that may die over a job before it is given up."""
     poll_s: float = Field(default=1.0, gt=0)
     """Seconds between looks at the queue, and between the looks of a client's event stream."""
+    keep_days: float = Field(default=30.0, ge=0)
+    """Days after which a job that is over is removed, with its files; 0 keeps all for ever."""
     webhook_hosts: tuple[WebhookHost, ...] = ()
     """Where webhooks may go, by https, to public addresses: HOST, *.DOMAIN, or either with :PORT."""
     webhook_private_hosts: tuple[PrivateHost, ...] = ()

@@ -148,6 +148,8 @@ def _keep(upload: Upload, options: Options, service: Service, owner: str, key: s
         idempotency_key=key,
     )
     is_needed = False
+    mark = service.store.incoming_uri(owner, upload_id)
+    storage.write_bytes(mark, service.store.clock().isoformat().encode())
     try:
         for name, path in upload.files.items():
             storage.publish(path, uris[name])
@@ -157,6 +159,7 @@ def _keep(upload: Upload, options: Options, service: Service, owner: str, key: s
         if not is_needed:
             for uri in uris.values():
                 storage.delete(uri)
+        storage.delete(mark)
     return submitted
 
 

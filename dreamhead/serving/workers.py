@@ -13,6 +13,7 @@ from dreamhead.serving.engine import Engine
 from dreamhead.serving.jobs import JobStore
 from dreamhead.serving.leases import Worker
 from dreamhead.serving.settings import ServingSettings
+from dreamhead.serving.sweeping import Sweeper
 from dreamhead.serving.webhooks import Webhooks
 
 
@@ -25,7 +26,7 @@ class Dubber:
         worker = Worker(store, name, lease_s=settings.lease_s, max_claims=settings.max_claims)
         engine = Engine(settings, ServeStages(*stages))
         self._dubber = dubber.Dubber(store, worker, engine, at_once=settings.jobs_at_once, poll_s=settings.poll_s)
-        work = [self._dubber.run()]
+        work = [self._dubber.run(), Sweeper(store, engine.work, settings.keep_days).run()]
         if webhooks := Webhooks.load(settings):
             work.append(Postman(Deliveries(store, settings.webhook_retry_hours), webhooks, store.clock).run())
         self._work = [asyncio.get_running_loop().create_task(part) for part in work]

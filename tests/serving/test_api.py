@@ -406,6 +406,23 @@ def test_a_webhook_is_asked_for_where_the_service_sends_some(open_desk: Callable
         assert storage.exists(desk.store.webhook_uri(job_id))
 
 
+def test_a_finished_job_is_purged_at_once(desk: Desk) -> None:
+    path = desk.upload(headers={"Idempotency-Key": "order 66"}).headers["Location"]
+    assert problem(desk.client.delete(f"{path}?purge=true"), 409) == "the job is queued: cancel it first"
+    desk.finish(path.rpartition("/")[2])
+    assert desk.client.delete(path).json()["status"] == "succeeded"
+    assert desk.client.get(f"{path}/video").status_code == 200
+    assert (desk.client.delete(f"{path}?purge=true").status_code, desk.client.get(path).status_code) == (202, 404)
+    left = [uri for uri in storage.list_files(desk.store.uri) if not uri.endswith("/.lock")]
+    assert [uri.split("/")[-2] for uri in left] == ["purges"]
+
+
+def test_a_kept_upload_leaves_no_mark(desk: Desk) -> None:
+    desk.upload()
+    assert len(storage.list_files(f"{desk.store.uri}/uploads")) == 2
+    assert storage.list_files(f"{desk.store.uri}/incoming") == []
+
+
 def test_health_says_what_is_missing(desk: Desk) -> None:
     assert desk.client.get("/healthz").json() == {"status": "ok"}
     desk.missing = ["Render", "Landmarks"]
