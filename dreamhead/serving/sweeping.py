@@ -52,9 +52,7 @@ class Sweeper:
             orphans = self._purges.remove_orphans()
             old = self._purges.begin_old(timedelta(days=self._keep_days)) if self._keep_days else 0
             if old or orphans:
-                logger.info(
-                    "removed: %d jobs over for %g days, %d uploads without a job", old, self._keep_days, orphans
-                )
+                logger.info("removed: %d jobs that were over for long, %d uploads without a job", old, orphans)
         for job_id in self._purges.pending():
             purge = self._purges.claim(job_id)
             if purge is None:
