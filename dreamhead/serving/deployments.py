@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from dreamhead.cluster.actors import CUDA_LOST
+from dreamhead.cluster.actors import CUDA_LOST, this_place
 from dreamhead.errors import ClusterError
 from dreamhead.records import Chunk, Span
 from dreamhead.serving.engine import stage_arguments
@@ -43,7 +43,9 @@ class StageThread:
     def make(self, stage: Callable[..., StageT], settings: ServingSettings) -> StageT:
         """The stage, its weights loaded; waits for it."""
         arguments = stage_arguments(settings)
-        return self._pool.submit(stage, arguments.settings, arguments.checkpoint_uri, arguments.work_uri).result()
+        made_with = (arguments.settings, arguments.checkpoint_uri, arguments.work_uri)
+        # The place lets a try that takes too long end this process: Serve starts another, and the call is made again.
+        return self._pool.submit(stage, *made_with, this_place()).result()
 
     async def run(self, work: Callable[P, ResultT], *args: P.args, **kwargs: P.kwargs) -> ResultT:
         """Do it there. A caller that goes away leaves it running; the next one waits for it."""

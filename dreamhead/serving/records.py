@@ -131,6 +131,8 @@ class JobRecord(Section):
     """Set while the job is running."""
     claims: int = 0
     """How often somebody began, or went on, to work on it."""
+    worked_s: float = 0.0
+    """How long it has been worked on, all tries together, in seconds."""
     cancel_requested: bool = False
     failure: Failure | None = None
     result: Result | None = None

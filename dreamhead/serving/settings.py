@@ -30,6 +30,12 @@ class ServingSettings(Section):
     """Most bytes of an upload, video and speech together, in millions."""
     max_duration_s: float = Field(default=600.0, gt=0)
     """Longest video, speech and output, in seconds."""
+    upload_idle_s: float = Field(default=30.0, gt=0)
+    """Silence in the middle of an upload, in seconds, after which it is answered with 408."""
+    probe_timeout_s: float = Field(default=20.0, gt=0)
+    """Longest time to look into an upload, in seconds; a decoder that hangs is ended then."""
+    job_timeout_s: float = Field(default=6 * 3600.0, gt=0)
+    """Longest time that workers work on one job, in seconds; waiting doesn't count."""
     max_active_jobs: int = Field(default=100, ge=1)
     """Jobs that may wait or run at once; more are answered with 429."""
     max_active_jobs_per_key: int = Field(default=20, ge=1)

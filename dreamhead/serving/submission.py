@@ -15,11 +15,12 @@ from starlette.concurrency import run_in_threadpool
 from dreamhead import storage
 from dreamhead.errors import InputError
 from dreamhead.serving.jobs import NewJob, Submitted
+from dreamhead.serving.probing import check_media
 from dreamhead.serving.problems import ProblemError
 from dreamhead.serving.records import Options
 from dreamhead.serving.schemas import DubRequest, JobView, ProblemView
 from dreamhead.serving.service import Owner, Service, TheService
-from dreamhead.serving.uploads import Upload, check_media, check_size, receive
+from dreamhead.serving.uploads import Upload, check_size, lively, receive
 
 router = APIRouter()
 
@@ -50,6 +51,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": ProblemView, "description": text}
     for status, text in {
         401: "No API key, or an unknown one.",
+        408: "The upload stood still.",
         413: "The upload is too large.",
         415: "Neither JSON nor multipart/form-data.",
         422: "The request can't be dubbed; `detail` says why.",
@@ -89,7 +91,7 @@ async def submit(
 
 async def _submit_uris(request: Request, service: Service, owner: str, key: str) -> Submitted:
     body = b""
-    async for block in request.stream():
+    async for block in lively(request.stream(), service.settings.upload_idle_s):
         body += block
         check_size(len(body), MAX_JSON_BYTES)
     asked = _validated(DubRequest, _json("the body", body), "body")
@@ -128,10 +130,11 @@ async def _submit_upload(request: Request, service: Service, owner: str, key: st
         # Before the upload, not after; one that may be a replay is let through.
         await run_in_threadpool(service.store.check_room, owner, service.limits)
     with tempfile.TemporaryDirectory(prefix="dreamhead-upload-") as folder:
-        upload = await receive(request.stream(), request.headers["content-type"], Path(folder), max_bytes)
+        body = lively(request.stream(), service.settings.upload_idle_s)
+        upload = await receive(body, request.headers["content-type"], Path(folder), max_bytes)
         options = _options(upload.fields)
         _check_webhook(service, options)
-        await run_in_threadpool(check_media, upload, service.settings.max_duration_s)
+        await check_media(upload.files, service.settings.max_duration_s, service.settings.probe_timeout_s)
         return await run_in_threadpool(_keep, upload, options, service, owner, key)
 
 

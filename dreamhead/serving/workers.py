@@ -25,7 +25,14 @@ class Dubber:
         store = JobStore(settings.storage)
         worker = Worker(store, name, lease_s=settings.lease_s, max_claims=settings.max_claims)
         engine = Engine(settings, ServeStages(*stages))
-        self._dubber = dubber.Dubber(store, worker, engine, at_once=settings.jobs_at_once, poll_s=settings.poll_s)
+        self._dubber = dubber.Dubber(
+            store,
+            worker,
+            engine,
+            at_once=settings.jobs_at_once,
+            poll_s=settings.poll_s,
+            job_timeout_s=settings.job_timeout_s,
+        )
         work = [self._dubber.run(), Sweeper(store, engine.work, settings.keep_days).run()]
         if webhooks := Webhooks.load(settings):
             work.append(Postman(Deliveries(store, settings.webhook_retry_hours), webhooks, store.clock).run())

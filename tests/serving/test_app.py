@@ -21,15 +21,18 @@ from ray.serve.schema import (
     ServeDeploySchema,
 )
 
+from dreamhead.serving import app as app_module
 from dreamhead.serving.app import build
 from dreamhead.serving.ingress import missing_parts
 from dreamhead.serving.settings import ServingSettings
+from tests.serving.faulty import Render, hang_once
 
 Studio = Any  # The fixture's own class; conftest modules can't be imported.
 
 CONFIG = Path(__file__).parents[2] / "serve_config.yaml"
 NAMES = {"Api", "Dubber", "Analyse", "Landmarks", "Render"}
 DEADLINE_S = 120
+TRY_S = 20.0
 # The clip forth and back: long enough to be interrupted.
 TIMES = 6
 
@@ -93,9 +96,14 @@ def online(
 ) -> Iterator[tuple[Online, Studio]]:
     """The service with tiny weights, and a clip of a few seconds."""
     studio = studio_of(tmp_path_factory.mktemp("online"), times=TIMES)
-    service = Online(studio.settings)
-    yield service, studio
-    serve.shutdown()
+    # Long enough for a chunk on a busy machine, and for whoever waits for it.
+    pools = studio.settings.dub.pools.model_copy(update={"chunk_timeout_s": TRY_S})
+    dub = studio.settings.dub.model_copy(update={"pools": pools})
+    studio.settings = studio.settings.model_copy(update={"dub": dub})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app_module, "Render", Render)
+        yield Online(studio.settings), studio
+        serve.shutdown()
 
 
 def middle(job: dict[str, Any]) -> bool:
@@ -140,6 +148,19 @@ def test_a_render_replica_that_dies_costs_nothing_but_time(online: tuple[Online,
     assert (job["status"], job["error"]) == ("succeeded", None)
     assert service.ask("GET", f"{path}/video").content == expected
     assert "ok" in service.until_health(200)
+
+
+def test_a_render_replica_that_hangs_is_ended_and_costs_nothing_but_time(
+    online: tuple[Online, Studio], expected: bytes
+) -> None:
+    service, studio = online
+    hang_once(studio.settings)
+    began = time.monotonic()
+    path = service.submit(studio)
+    job = service.until(path, is_over)
+    assert (job["status"], job["error"]) == ("succeeded", None)
+    assert time.monotonic() - began > TRY_S
+    assert service.ask("GET", f"{path}/video").content == expected
 
 
 def test_a_job_outlives_all_of_serve(online: tuple[Online, Studio], expected: bytes) -> None:

@@ -264,7 +264,7 @@ def test_a_dubbed_job_leaves_nothing_and_the_other_language_is_whole(studio: Stu
     async def dubbed(new: NewJob) -> str:
         job_id = store.submit(new, MANY).record.id
         worker = Worker(store, "w", lease_s=10, max_claims=3)
-        dubber = Dubber(store, worker, Engine(studio.settings, stages), at_once=1, poll_s=0.05)
+        dubber = Dubber(store, worker, Engine(studio.settings, stages), at_once=1, poll_s=0.05, job_timeout_s=600)
         task = asyncio.create_task(dubber.run())
         while not store.read("anna", job_id).is_over:
             await asyncio.sleep(0.05)
