@@ -46,8 +46,8 @@ class _Stream:
                 if self.is_usable:
                     async for job in self._events(response):
                         yield job
-        except (*LOST, ServiceError):
-            # The next look tells what it was.
+        except (*LOST, ServiceError, ValueError):
+            # Broken off, refused, or no events of ours: the next look tells what it was.
             return
 
     async def _events(self, response: aiohttp.ClientResponse) -> AsyncIterator[ClientJob]:

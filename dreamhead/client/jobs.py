@@ -46,3 +46,9 @@ class ClientJob(BaseModel):
         left = f", about {progress.eta_s:.0f} s left" if progress.eta_s else ""
         reason = f": {self.error.type}: {self.error.detail}" if self.error else ""
         return f"{self.status}{frames}{left}{reason}"
+
+
+class ClientPage(BaseModel):
+    """Some of a list of jobs."""
+
+    jobs: list[ClientJob]

@@ -10,14 +10,16 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import aiohttp
+from pydantic import BaseModel, ValidationError
 from yarl import URL
 
-from dreamhead.client.jobs import ClientJob
+from dreamhead.client.jobs import ClientJob, ClientPage
 from dreamhead.errors import ConfigError, DreamheadError
 
 CONNECT_S = 15.0
 SILENCE_S = 60.0
 """Seconds without a byte after which a connection is taken for lost: event streams say something every 15 s."""
+LINE_BYTES = 2**20
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 
@@ -26,6 +28,7 @@ LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, asyncio.Timeo
 
 Say = Callable[[str], None]
 ResultT = TypeVar("ResultT")
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class ServiceError(DreamheadError):
@@ -55,23 +58,22 @@ class Service:
 
     async def job(self, job_id: str) -> ClientJob:
         """One job."""
-        return ClientJob.model_validate(await self.ask("GET", f"v1/dubs/{job_id}"))
+        return await self.ask(ClientJob, "GET", f"v1/dubs/{job_id}")
 
     async def jobs(self, limit: int) -> list[ClientJob]:
         """The newest jobs."""
-        page = await self.ask("GET", "v1/dubs", params={"limit": str(limit)})
-        return [ClientJob.model_validate(job) for job in page["jobs"]]
+        return (await self.ask(ClientPage, "GET", "v1/dubs", params={"limit": str(limit)})).jobs
 
     async def cancel(self, job_id: str) -> ClientJob:
         """Ask for a job's end."""
-        return ClientJob.model_validate(await self.ask("DELETE", f"v1/dubs/{job_id}"))
+        return await self.ask(ClientJob, "DELETE", f"v1/dubs/{job_id}")
 
-    async def ask(self, method: str, path: str, **values: Any) -> Any:
+    async def ask(self, model: type[ModelT], method: str, path: str, **values: Any) -> ModelT:
         """What a request is answered with; raises RefusedError, or ServiceError once patience is over."""
 
-        async def once() -> Any:
+        async def once() -> ModelT:
             async with self.answer(method, path, **values) as response:
-                return await response.json()
+                return await parsed(model, response)
 
         return await self.patiently(once)
 
@@ -111,8 +113,17 @@ async def connect(url: str, key: str, patience_s: float, say: Say) -> AsyncItera
     base = _base(url)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENCE_S)
-    async with aiohttp.ClientSession(base, headers=headers, timeout=timeout) as session:
+    # The buffer bounds the length of a line, and an event is one.
+    async with aiohttp.ClientSession(base, headers=headers, timeout=timeout, read_bufsize=LINE_BYTES) as session:
         yield Service(session, url, patience_s, say)
+
+
+async def parsed(model: type[ModelT], response: aiohttp.ClientResponse) -> ModelT:
+    """What an answer says; raises ServiceError where that isn't what the service would say."""
+    try:
+        return model.model_validate_json(await response.read())
+    except ValidationError as error:
+        raise ServiceError(f"{response.url} isn't answered as by DreamHead's service: is it one?") from error
 
 
 def _base(url: str) -> URL:

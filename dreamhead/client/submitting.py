@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 
 from dreamhead.client.jobs import ClientJob
-from dreamhead.client.service import Service
+from dreamhead.client.service import Service, parsed
 
 Report = Callable[[int], None]
 """Called with the bytes of a file that were read since the last call; less than 0 when they are read again."""
@@ -19,7 +19,7 @@ Report = Callable[[int], None]
 async def submit_uris(service: Service, video: str, audio: str, options: Mapping[str, Any], key: str) -> ClientJob:
     """A job of files that the service can read."""
     body = {"video_uri": video, "audio_uri": audio, **options}
-    return ClientJob.model_validate(await service.ask("POST", "v1/dubs", json=body, headers={"Idempotency-Key": key}))
+    return await service.ask(ClientJob, "POST", "v1/dubs", json=body, headers={"Idempotency-Key": key})
 
 
 async def submit_files(
@@ -44,7 +44,7 @@ async def submit_files(
             headers = {"Idempotency-Key": key}
             # The service refuses a full queue or a wrong key before the body is on its way.
             async with service.answer("POST", "v1/dubs", data=form, headers=headers, expect100=True) as response:
-                return ClientJob.model_validate(await response.json())
+                return await parsed(ClientJob, response)
 
     return await service.patiently(once)
 

@@ -4,7 +4,9 @@ import asyncio
 import logging
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 
 from dreamhead import storage
 from dreamhead.errors import StorageError
@@ -31,6 +33,8 @@ class Sweeper:
         self._uses = Uses(store.uri, store.clock)
         self._work = work
         self._keep_days = keep_days
+        # Not one of the loop's own few: those renew the leases of jobs.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sweeper")
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -41,7 +45,7 @@ class Sweeper:
             if is_due:
                 next_sweep = time.monotonic() + SWEEP_S * random.uniform(0.8, 1.2)
             try:
-                await asyncio.to_thread(self.sweep, find_old=is_due)
+                await asyncio.get_running_loop().run_in_executor(self._thread, partial(self.sweep, find_old=is_due))
             except StorageError as error:
                 logger.warning("what is old stays for now: %s", error)
             await asyncio.sleep(LOOK_S)

@@ -135,7 +135,7 @@ class _Resolver(AbstractResolver):
         found = await self._system.resolve(host, port, family)
         for one in found:
             if self._only_public and not is_public(ip_address(one["host"].partition("%")[0])):
-                raise OSError(f"{host} is {one['host']}, which isn't a public address")
+                raise UndeliveredError(f"{host} is {one['host']}, which isn't a public address")
         return found
 
     async def close(self) -> None:

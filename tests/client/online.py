@@ -46,7 +46,8 @@ class Harm:
         headers = {name.decode().lower(): value.decode() for name, value in scope.get("headers", ())}
         self.seen.append((scope["method"], scope["path"], headers))
         if self.instead:
-            await send({"type": "http.response.start", "status": self.instead.pop(0), "headers": []})
+            kind = [(b"content-type", b"text/html")]
+            await send({"type": "http.response.start", "status": self.instead.pop(0), "headers": kind})
             await send({"type": "http.response.body", "body": b"<html>not ours"})
             return
         is_video = scope["path"].endswith("/video") and scope["method"] == "GET"

@@ -321,3 +321,9 @@ def test_a_redirect_is_told_and_not_followed(served: Online, capsys: pytest.Capt
     assert client("list") == 2
     assert "refused: the service sends on to None: give its address as --server" in capsys.readouterr().err
     assert len(served.harm.seen) == 1
+
+
+def test_what_isnt_the_service_is_told(served: Online, capsys: pytest.CaptureFixture[str]) -> None:
+    served.harm.instead = [200]
+    assert client("list") == 1
+    assert "isn't answered as by DreamHead's service: is it one?" in capsys.readouterr().err

@@ -21,6 +21,7 @@ from ray.serve.schema import (
     ServeDeploySchema,
 )
 
+from dreamhead import cli
 from dreamhead.serving import app as app_module
 from dreamhead.serving.app import build
 from dreamhead.serving.ingress import missing_parts
@@ -47,6 +48,7 @@ class Online:
             free.bind(("127.0.0.1", 0))
             self._port = int(free.getsockname()[1])
         self.settings = settings
+        self.url = f"http://127.0.0.1:{self._port}"
         self.start()
 
     def start(self) -> None:
@@ -56,7 +58,7 @@ class Online:
 
     def ask(self, method: str, path: str, **values: Any) -> requests.Response:
         """One request."""
-        return requests.request(method, f"http://127.0.0.1:{self._port}{path}", timeout=60, **values)
+        return requests.request(method, f"{self.url}{path}", timeout=60, **values)
 
     def submit(self, studio: Studio) -> str:
         """Upload the studio's clip and speech; returns the job's path."""
@@ -136,6 +138,17 @@ def test_an_upload_becomes_the_batch_jobs_output(online: tuple[Online, Studio], 
     events = service.ask("GET", f"{path}/events")
     assert (events.headers["content-type"].split(";")[0], '"succeeded"' in events.text) == ("text/event-stream", True)
     assert service.ask("GET", "/docs").status_code == 200
+
+
+def test_the_command_line_gets_the_same(
+    online: tuple[Online, Studio], expected: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service, studio = online
+    output = tmp_path / "dubbed.mp4"
+    argv = ["client", "submit", studio.video_uri, studio.audio_uri, "-o", str(output), "--server", service.url]
+    assert cli.main(argv) == 0
+    assert output.read_bytes() == expected
+    assert capsys.readouterr().err.splitlines()[-1].startswith("succeeded, ")
 
 
 def test_a_render_replica_that_dies_costs_nothing_but_time(online: tuple[Online, Studio], expected: bytes) -> None:
