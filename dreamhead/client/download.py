@@ -31,9 +31,11 @@ async def download(service: Service, job_id: str, output: Path, report: Report) 
 
 
 async def _look(service: Service, path: str) -> tuple[str, int]:
-    """The video's ETag and bytes."""
-    async with service.answer("HEAD", path, headers={"Accept-Encoding": "identity"}) as response:
-        return response.headers["ETag"], int(response.headers["Content-Length"])
+    """The video's ETag and bytes, by its first one: the answer to a HEAD couldn't say why there is none."""
+    headers = {"Range": "bytes=0-0", "Accept-Encoding": "identity"}
+    async with service.answer("GET", path, headers=headers) as response:
+        _, _, size = response.headers.get("Content-Range", "").partition("/")
+        return response.headers["ETag"], int(size or response.headers["Content-Length"])
 
 
 async def _fetch(service: Service, path: str, partial: Path, etag: str, size: int, report: Report) -> None:

@@ -131,6 +131,10 @@ class JobStore:
                 f"{owners.count(owner)} of your jobs are waiting or running, no more are taken for now"
             )
 
+    def knows_key(self, owner: str, idempotency_key: str) -> bool:
+        """Whether a request with this key came before."""
+        return bool(idempotency_key) and versioned.read(self._key_uri(owner, _key_name(idempotency_key))) is not None
+
     def read(self, owner: str, job_id: str) -> JobRecord:
         """One of the owner's jobs; raises UnknownJobError."""
         record = self._read_any(job_id) if is_id(job_id) else None
@@ -212,7 +216,7 @@ class JobStore:
 
     def entries(self, record: JobRecord) -> list[str]:
         """The files by which a job that is over is known: its record is the last."""
-        key = [storage.join(self.uri, "keys", record.owner, record.key_name)] if record.key_name else []
+        key = [self._key_uri(record.owner, record.key_name)] if record.key_name else []
         name = storage.join(self.uri, "owners", record.owner, record.id)
         return [*key, name, self.webhook_uri(record.id), self._record_uri(record.id)]
 
@@ -249,7 +253,7 @@ class JobStore:
             created_at=now,
             updated_at=now,
             change=_token(),
-            key_name=_key_name(new),
+            key_name=_key_name(new.idempotency_key),
         )
         try:
             versioned.create(self._record_uri(job_id), _dump(record))
@@ -259,7 +263,8 @@ class JobStore:
 
     def _earlier(self, new: NewJob) -> str:
         """The name of the job that the key made; empty where there is none yet."""
-        found = versioned.read(self._key_uri(new)) if new.idempotency_key else None
+        uri = self._key_uri(new.owner, _key_name(new.idempotency_key))
+        found = versioned.read(uri) if new.idempotency_key else None
         if found is None:
             return ""
         entry: dict[str, str] = json.loads(found.data)
@@ -272,7 +277,8 @@ class JobStore:
         if not new.idempotency_key:
             return job_id
         try:
-            versioned.create(self._key_uri(new), json.dumps({"id": job_id, "content": new.content}).encode())
+            uri = self._key_uri(new.owner, _key_name(new.idempotency_key))
+            versioned.create(uri, json.dumps({"id": job_id, "content": new.content}).encode())
         except versioned.Conflict:
             return self._earlier(new)
         return job_id
@@ -323,12 +329,12 @@ class JobStore:
     def _active_uri(self, owner: str, job_id: str) -> str:
         return storage.join(self.uri, "active", owner, job_id)
 
-    def _key_uri(self, new: NewJob) -> str:
-        return storage.join(self.uri, "keys", new.owner, _key_name(new))
+    def _key_uri(self, owner: str, name: str) -> str:
+        return storage.join(self.uri, "keys", owner, name)
 
 
-def _key_name(new: NewJob) -> str:
-    return hashlib.sha256(new.idempotency_key.encode()).hexdigest() + ".json" if new.idempotency_key else ""
+def _key_name(idempotency_key: str) -> str:
+    return hashlib.sha256(idempotency_key.encode()).hexdigest() + ".json" if idempotency_key else ""
 
 
 def _cancelled(record: JobRecord) -> JobRecord:

@@ -126,7 +126,7 @@ async def _submit_upload(request: Request, service: Service, owner: str, key: st
     max_bytes = service.settings.max_upload_mb * MB
     announced = request.headers.get("content-length", "")
     check_size(int(announced) if announced.isdecimal() else 0, max_bytes)
-    if not key:
+    if not await run_in_threadpool(service.store.knows_key, owner, key):
         # Before the upload, not after; one that may be a replay is let through.
         await run_in_threadpool(service.store.check_room, owner, service.limits)
     with tempfile.TemporaryDirectory(prefix="dreamhead-upload-") as folder:

@@ -41,6 +41,11 @@ class Harm:
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     """Method, path and headers of each request."""
 
+    received: list[int] = field(default_factory=list)
+    """Bytes of the bodies of the requests that reached the application."""
+    answered: list[int] = field(default_factory=list)
+    """Status of each answer that was begun."""
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         headers = {name.decode().lower(): value.decode() for name, value in scope.get("headers", ())}
@@ -50,11 +55,13 @@ class Harm:
             await send({"type": "http.response.start", "status": self.instead.pop(0), "headers": kind})
             await send({"type": "http.response.body", "body": b"<html>not ours"})
             return
-        is_video = scope["path"].endswith("/video") and scope["method"] == "GET"
+        is_video = scope["path"].endswith("/video") and headers.get("range") != "bytes=0-0"
         left = self.cut_after.pop(0) if is_video and self.cut_after else None
 
         async def cut(message: Message) -> None:
             nonlocal left
+            if message["type"] == "http.response.start":
+                self.answered.append(message["status"])
             if left is None or message["type"] != "http.response.body":
                 await send(message)
                 return
@@ -64,7 +71,15 @@ class Harm:
             if not left:
                 raise CutError
 
-        await self.app(scope, receive, cut)
+        self.received.append(0)
+        index = len(self.received) - 1
+
+        async def counted() -> Message:
+            message = await receive()
+            self.received[index] += len(message.get("body", b""))
+            return message
+
+        await self.app(scope, counted, cut)
 
 
 class Online:
