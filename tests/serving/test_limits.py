@@ -95,7 +95,8 @@ def test_an_event_stream_ends_when_its_client_goes(
 
     monkeypatch.setattr(served.store, "read", counted)
     with requests.get(f"{served.url}{path}/events", stream=True, timeout=60) as response:
-        assert next(response.iter_lines()).startswith(b"event: job")
+        lines = response.iter_lines()
+        assert next(lines).startswith(b"event: job")
         until(lambda: looks > 5)
 
     def is_quiet() -> bool:
