@@ -15,6 +15,7 @@ from rich.table import Table
 
 import dreamhead
 from dreamhead import storage
+from dreamhead.client.commands import app as client
 from dreamhead.config import DubSettings, load_yaml
 from dreamhead.errors import ConfigError, DreamheadError, InputError
 from dreamhead.records import LongerAudio
@@ -32,6 +33,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(client, name="client")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

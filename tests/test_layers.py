@@ -16,6 +16,7 @@ LAYERS = (
     ("checkpoint", "pipelines"),
     ("training", "stages", "evaluation", "provenance"),
     ("cluster", "serving"),
+    ("client",),
     ("cli", "demo"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

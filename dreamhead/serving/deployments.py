@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from dreamhead.cluster.actors import CUDA_LOST
+from dreamhead.cluster.actors import CUDA_LOST, this_place
 from dreamhead.errors import ClusterError
 from dreamhead.records import Chunk, Span
 from dreamhead.serving.checkpoints import stage_arguments
@@ -46,7 +46,9 @@ class StageThread:
     def make(self, stage: Callable[..., StageT], settings: ServingSettings, checkpoint: str) -> StageT:
         """The stage, its weights loaded; waits for it."""
         arguments = stage_arguments(settings, checkpoint)
-        return self._pool.submit(stage, arguments.settings, arguments.checkpoint_uri, arguments.work_uri).result()
+        made_with = (arguments.settings, arguments.checkpoint_uri, arguments.work_uri)
+        # The place lets a try that takes too long end this process: Serve starts another, and the call is made again.
+        return self._pool.submit(stage, *made_with, this_place()).result()
 
     async def run(self, work: Callable[P, ResultT], *args: P.args, **kwargs: P.kwargs) -> ResultT:
         """Do it there. A caller that goes away leaves it running; the next one waits for it."""
@@ -81,7 +83,8 @@ class StageReplica(Generic[StageT]):
     @serve.multiplexed(max_num_models_per_replica=OTHER_CHECKPOINTS)  # type: ignore[untyped-decorator]
     async def _other(self, name: str) -> StageT:
         arguments = stage_arguments(self._settings, name)
-        stage = await self._thread.run(self._kind, arguments.settings, arguments.checkpoint_uri, arguments.work_uri)
+        made_with = (arguments.settings, arguments.checkpoint_uri, arguments.work_uri)
+        stage = await self._thread.run(self._kind, *made_with, this_place())
         if isinstance(stage, AnalyseSpan):
             # Serve calls this, by its name, when the stage makes room for another one.
             vars(stage)["__del__"] = stage.close

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 
-from dreamhead.errors import StorageError
+from dreamhead.errors import DreamheadError, StorageError
 from dreamhead.serving.engine import Engine
 from dreamhead.serving.jobs import JobStore
 from dreamhead.serving.leases import HeldJob, LeaseLostError, Worker
@@ -14,6 +14,10 @@ logger = logging.getLogger(__name__)
 
 BEAT_S = 1.0
 """Seconds between records of progress, where there is some."""
+
+
+class JobTimeoutError(DreamheadError):
+    """A job has been worked on for longer than one may be."""
 
 
 class Pace:
@@ -42,12 +46,22 @@ class Pace:
 class Dubber:
     """Works through the store's jobs; several of these, in as many processes, share them by their leases."""
 
-    def __init__(self, store: JobStore, worker: Worker, engine: Engine, *, at_once: int, poll_s: float) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        worker: Worker,
+        engine: Engine,
+        *,
+        at_once: int,
+        poll_s: float,
+        job_timeout_s: float,
+    ) -> None:
         self._store = store
         self._worker = worker
         self._engine = engine
         self._at_once = at_once
         self._poll_s = poll_s
+        self._job_timeout_s = job_timeout_s
         self._woken = asyncio.Event()
         self._working: set[asyncio.Task[None]] = set()
 
@@ -109,6 +123,11 @@ class Dubber:
             logger.warning("%s", error)
             await _stop(dub)
             return
+        except JobTimeoutError as error:
+            logger.warning("job %s: %s", record.id, error)
+            await _stop(dub)
+            await asyncio.to_thread(held.fail, Failure(type="TimeoutError", detail=str(error)))
+            return
         await _stop(dub)
         await asyncio.to_thread(_end, held, dub if wanted else None)
 
@@ -127,8 +146,12 @@ class Dubber:
                 continue
             if is_due:
                 recorded, renewed = progress, time.monotonic()
-            if not wanted and not dub.done():
+            if dub.done():
+                break
+            if not wanted:
                 return False
+            if held.worked_s > self._job_timeout_s:
+                raise JobTimeoutError(f"the job isn't done after {self._job_timeout_s:g} s of work; it is given up")
         return True
 
 

@@ -11,11 +11,13 @@ from dreamhead.records import Chunk, Job, Span
 from dreamhead.serving.checkpoints import Works
 from dreamhead.serving.records import Failure, Result
 from dreamhead.serving.settings import ServingSettings
+from dreamhead.serving.uses import Input, Inputs, Uses
 from dreamhead.stages import results
 from dreamhead.stages.finalize import finalize
-from dreamhead.stages.prepare import PreparedJob, prepare
+from dreamhead.stages.prepare import PreparedJob, prepare, with_digests
 from dreamhead.stages.results import Tally
 from dreamhead.stages.review.lips import save_lips
+from dreamhead.stages.source import facts_of_audio, facts_of_video
 from dreamhead.stages.work import Work
 from dreamhead.storage import content_digest, exists, size
 
@@ -43,7 +45,9 @@ class Engine:
     def __init__(self, settings: ServingSettings, stages: Stages) -> None:
         self._works = Works(settings)
         # Weights that can't be read are told at the start.
-        self._works.open("")
+        self.work, _ = self._works.open("")
+        """Names of the work directory's files, with the service's own weights."""
+        self._uses = Uses(settings.storage)
         self._stages = stages
         self._chunks_at_once = settings.chunks_at_once
         self._max_duration_s = settings.max_duration_s
@@ -55,7 +59,7 @@ class Engine:
         """
         try:
             work, digest = await asyncio.to_thread(self._works.open, checkpoint)
-            prepared = await asyncio.to_thread(prepare, job, work)
+            prepared = await asyncio.to_thread(self._prepare, job, work)
             self._check_duration(prepared)
         except DreamheadError as error:
             return _outcome(results.failed(job, error))
@@ -66,6 +70,13 @@ class Engine:
             return _outcome(results.failed(prepared.job, failure, tally))
         row = await asyncio.to_thread(finalize, prepared, work, digest, tally)
         return await asyncio.to_thread(_ended, prepared.job, work, row)
+
+    def _prepare(self, job: Job, work: Work) -> PreparedJob:
+        job = with_digests(job, work)
+        video = Input(kind="video", digest=job.video_digest, facts=tuple(facts_of_video(job, work)))
+        audio = Input(kind="audio", digest=job.audio_digest, facts=tuple(facts_of_audio(job, work)))
+        self._uses.add(job.job_id, Inputs(inputs=(video, audio)))
+        return prepare(job, work)
 
     def _check_duration(self, prepared: PreparedJob) -> None:
         if prepared.duration_s > self._max_duration_s:

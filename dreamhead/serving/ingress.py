@@ -15,6 +15,7 @@ from dreamhead.serving.keys import ApiKeys
 from dreamhead.serving.service import Service
 from dreamhead.serving.settings import ServingSettings
 from dreamhead.serving.uris import AllowedUris
+from dreamhead.serving.webhooks import Webhooks
 
 
 class Api:
@@ -26,7 +27,7 @@ class Api:
         keys = ApiKeys.load(settings.api_keys_file, os.environ)
         uris = AllowedUris(settings.allowed_prefixes)
         store = JobStore(settings.storage)
-        self._service = Service(settings, store, uris, keys, self._wake, self._missing)
+        self._service = Service(settings, store, uris, keys, self._wake, self._missing, Webhooks.load(settings))
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return build_api(self._service)

@@ -5,6 +5,9 @@ store/
   owners/<owner>/<id>             empty: the owner's jobs, the newest first in the order of names
   jobs/<id>.json                  the record, changed by compare-and-set only
   keys/<owner>/<digest>.json      an idempotency key: which job it made, of which request
+  webhooks/<id>.json              a webhook that isn't delivered, see `deliveries`
+  purges/, inputs/, uses/         what is removed with a job, see `purging` and `uses`
+  incoming/<owner>/<upload id>    an upload that has no job yet
   uploads/<upload id>/            the inputs that were uploaded
   results/<id>.mp4                the dubbed video, and <id>.curve.json, the curves of its lips
 """
@@ -14,6 +17,7 @@ import json
 import logging
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
@@ -22,7 +26,7 @@ from pydantic import ValidationError
 from dreamhead import storage
 from dreamhead.errors import DreamheadError, StorageError
 from dreamhead.serving import versioned
-from dreamhead.serving.records import JobRecord, Options
+from dreamhead.serving.records import Delivery, JobRecord, Options
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +92,11 @@ def new_id(now: datetime) -> str:
     return f"{MAX_MS - int(now.timestamp() * 1000):011x}{secrets.token_hex(16)}"
 
 
+def created_at(job_id: str) -> datetime:
+    """When a name was made."""
+    return datetime.fromtimestamp((MAX_MS - int(job_id[:11], 16)) / 1000, timezone.utc)
+
+
 def is_id(text: str) -> bool:
     """Whether this may be a job's name; anything else never gets near a path."""
     return len(text) == ID_CHARS and set(text) <= set("0123456789abcdef")
@@ -121,6 +130,10 @@ class JobStore:
             raise QueueFullError(
                 f"{owners.count(owner)} of your jobs are waiting or running, no more are taken for now"
             )
+
+    def knows_key(self, owner: str, idempotency_key: str) -> bool:
+        """Whether a request with this key came before."""
+        return bool(idempotency_key) and versioned.read(self._key_uri(owner, _key_name(idempotency_key))) is not None
 
     def read(self, owner: str, job_id: str) -> JobRecord:
         """One of the owner's jobs; raises UnknownJobError."""
@@ -187,11 +200,50 @@ class JobStore:
         """Where a job's dubbed video lies."""
         return storage.join(self.uri, "results", f"{job_id}.mp4")
 
+    def webhook_uri(self, job_id: str) -> str:
+        """What is known of a job's webhook, until it is settled."""
+        return storage.join(self.uri, "webhooks", f"{job_id}.json")
+
+    def find(self, job_id: str) -> JobRecord | None:
+        """Any owner's job."""
+        return self._read_any(job_id)
+
+    def all_ids(self) -> list[str]:
+        """Names of all jobs."""
+        uris = storage.list_files(storage.join(self.uri, "jobs"))
+        names = (uri.rpartition("/")[2].removesuffix(".json") for uri in uris)
+        return [name for name in names if is_id(name)]
+
+    def entries(self, record: JobRecord) -> list[str]:
+        """The files by which a job that is over is known: its record is the last."""
+        key = [self._key_uri(record.owner, record.key_name)] if record.key_name else []
+        name = storage.join(self.uri, "owners", record.owner, record.id)
+        return [*key, name, self.webhook_uri(record.id), self._record_uri(record.id)]
+
+    def incoming_uri(self, owner: str, upload_id: str) -> str:
+        """The mark of an upload that has no job yet."""
+        return storage.join(self.uri, "incoming", owner, upload_id)
+
+    def has_upload(self, owner: str, upload_id: str) -> bool:
+        """Whether one of the owner's jobs is of this upload."""
+        folder = self.upload_uri(upload_id, "")
+        records = map(self._read_any, self._ids(storage.join(self.uri, "owners", owner)))
+        return any(record.video_uri.startswith(folder) for record in records if record is not None)
+
+    def active_ids(self) -> set[str]:
+        """Names of the jobs that aren't over, and of some that just ended."""
+        return {job_id for _, job_id in self._active_names()}
+
     def _queue(self, new: NewJob, job_id: str) -> Submitted:
         # The record comes last: a name without a record does no harm, a record without a name would wait for ever.
         now = self.clock()
         storage.write_bytes(storage.join(self.uri, "owners", new.owner, job_id), b"")
         storage.write_bytes(self._active_uri(new.owner, job_id), now.isoformat().encode())
+        if new.options.webhook_url:
+            delivery = Delivery(since=now, due_at=now, change=_token())
+            # One that is there is of a submission with the same key, which wrote the same.
+            with suppress(versioned.Conflict):
+                versioned.create(self.webhook_uri(job_id), delivery.model_dump_json().encode())
         record = JobRecord(
             id=job_id,
             owner=new.owner,
@@ -201,6 +253,7 @@ class JobStore:
             created_at=now,
             updated_at=now,
             change=_token(),
+            key_name=_key_name(new.idempotency_key),
         )
         try:
             versioned.create(self._record_uri(job_id), _dump(record))
@@ -210,7 +263,8 @@ class JobStore:
 
     def _earlier(self, new: NewJob) -> str:
         """The name of the job that the key made; empty where there is none yet."""
-        found = versioned.read(self._key_uri(new)) if new.idempotency_key else None
+        uri = self._key_uri(new.owner, _key_name(new.idempotency_key))
+        found = versioned.read(uri) if new.idempotency_key else None
         if found is None:
             return ""
         entry: dict[str, str] = json.loads(found.data)
@@ -223,7 +277,8 @@ class JobStore:
         if not new.idempotency_key:
             return job_id
         try:
-            versioned.create(self._key_uri(new), json.dumps({"id": job_id, "content": new.content}).encode())
+            uri = self._key_uri(new.owner, _key_name(new.idempotency_key))
+            versioned.create(uri, json.dumps({"id": job_id, "content": new.content}).encode())
         except versioned.Conflict:
             return self._earlier(new)
         return job_id
@@ -274,9 +329,12 @@ class JobStore:
     def _active_uri(self, owner: str, job_id: str) -> str:
         return storage.join(self.uri, "active", owner, job_id)
 
-    def _key_uri(self, new: NewJob) -> str:
-        name = hashlib.sha256(new.idempotency_key.encode()).hexdigest()
-        return storage.join(self.uri, "keys", new.owner, f"{name}.json")
+    def _key_uri(self, owner: str, name: str) -> str:
+        return storage.join(self.uri, "keys", owner, name)
+
+
+def _key_name(idempotency_key: str) -> str:
+    return hashlib.sha256(idempotency_key.encode()).hexdigest() + ".json" if idempotency_key else ""
 
 
 def _cancelled(record: JobRecord) -> JobRecord:

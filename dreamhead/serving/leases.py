@@ -1,6 +1,7 @@
 """Who works on which job: claimed by one worker at a time, and taken over when that one is no longer heard of."""
 
 import secrets
+import time
 from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
@@ -69,7 +70,13 @@ class HeldJob:
         self._store = store
         self._lease = record.lease
         self._period = period
+        self._since = time.monotonic() - record.worked_s
         self.record = record
+
+    @property
+    def worked_s(self) -> float:
+        """How long the job has been worked on, by those before as well."""
+        return time.monotonic() - self._since
 
     def renew(self, progress: Progress) -> bool:
         """Say that the work goes on, and how far it is; whether it is still wanted."""
@@ -104,7 +111,7 @@ class HeldJob:
         self.record = self._store.update(self.record.id, lambda record: self._changed(record, values))
 
     def _changed(self, record: JobRecord, values: Mapping[str, Any]) -> JobRecord:
-        return self._mine(record).model_copy(update=dict(values))
+        return self._mine(record).model_copy(update={**values, "worked_s": round(self.worked_s, 3)})
 
     def _mine(self, record: JobRecord) -> JobRecord:
         if record.lease is None or record.lease.token != self._lease.token:

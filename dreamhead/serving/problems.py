@@ -8,11 +8,12 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from dreamhead.errors import DreamheadError, InputError, StorageError
 from dreamhead.serving.jobs import KeyReusedError, QueueFullError, UnknownJobError
 from dreamhead.serving.keys import UnknownKeyError
-from dreamhead.serving.uploads import TooLargeError
+from dreamhead.serving.uploads import SlowUploadError, TooLargeError
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +21,7 @@ STATUSES: dict[type[DreamheadError], int] = {
     InputError: 422,
     KeyReusedError: 422,
     QueueFullError: 429,
+    SlowUploadError: 408,
     StorageError: 503,
     TooLargeError: 413,
     UnknownJobError: 404,
@@ -43,12 +45,13 @@ def add_handlers(app: FastAPI, retry_after_s: int) -> None:
         if status == 503:
             logger.error("%s %s: %s", request.method, request.url.path, error)
             return problem(status, "the storage can't be reached: try again", again)
-        headers = {401: {"WWW-Authenticate": "Bearer"}, 429: again}.get(status, {})
+        headers = {401: {"WWW-Authenticate": "Bearer"}, 408: {"Connection": "close"}, 429: again}.get(status, {})
         return problem(status, str(error), headers)
 
     for kind in STATUSES:
         app.add_exception_handler(kind, ours)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(RequestValidationError, _invalid)
 
 
@@ -61,6 +64,12 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
 def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     return problem(error.status_code, str(error.detail), error.headers)
+
+
+def _gone(request: Request, error: Exception) -> JSONResponse:
+    # Nobody reads it; what was received is thrown away.
+    logger.info("%s %s: the client went away", request.method, request.url.path)
+    return problem(400, "the request was broken off")
 
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:

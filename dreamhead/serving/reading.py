@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from dreamhead.serving.jobs import is_id
 from dreamhead.serving.problems import ProblemError
+from dreamhead.serving.purging import Purges
 from dreamhead.serving.ranges import file_response
 from dreamhead.serving.records import JobRecord, Result
 from dreamhead.serving.schemas import JobPage, JobView, ProblemView
@@ -17,6 +18,8 @@ from dreamhead.serving.service import Owner, TheService
 
 UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": ProblemView, "description": "There is no such job."}}
 NOT_YET: dict[int | str, dict[str, Any]] = {409: {"model": ProblemView, "description": "There is no video (yet)."}}
+
+NOT_OVER: dict[int | str, dict[str, Any]] = {409: {"model": ProblemView, "description": "The job isn't over."}}
 
 router = APIRouter()
 
@@ -49,10 +52,20 @@ def read_job(record: TheJob) -> JobView:
     return JobView.of(record)
 
 
-@router.delete("/v1/dubs/{job_id}", status_code=202, responses=UNKNOWN)
-def cancel_job(record: TheJob, service: TheService, owner: Owner) -> JobView:
-    """Cancel a job: at once while it waits, within a chunk while it runs. One that is over stays as it is."""
-    return JobView.of(service.store.cancel(owner, record.id))
+@router.delete("/v1/dubs/{job_id}", status_code=202, responses=UNKNOWN | NOT_OVER)
+def cancel_job(
+    record: TheJob,
+    service: TheService,
+    owner: Owner,
+    purge: Annotated[bool, Query(description="remove a job that is over, with all its files")] = False,
+) -> JobView:
+    """Cancel a job: at once while it waits, within a chunk while it runs. One that is over stays, unless purged."""
+    if not purge:
+        return JobView.of(service.store.cancel(owner, record.id))
+    if not record.is_over:
+        raise ProblemError(409, f"the job is {record.state}: cancel it first")
+    Purges(service.store).begin(record)
+    return JobView.of(record)
 
 
 @router.get("/v1/dubs/{job_id}/events", response_class=EventSourceResponse, responses=UNKNOWN)

@@ -51,6 +51,8 @@ class Options(Section):
     """Where the speaker's consent is filed; kept with the job."""
     checkpoint: str = Field(default="", max_length=100)
     """Name of other weights, one of the service's `checkpoints`; its own unless given."""
+    webhook_url: str = Field(default="", max_length=2000)
+    """Where the job is posted to once it is over, signed as Standard Webhooks has it."""
 
 
 class Progress(Section):
@@ -101,6 +103,18 @@ class Lease(Section):
     expires_at: datetime
 
 
+class Delivery(Section):
+    """A webhook that isn't delivered."""
+
+    since: datetime
+    """When it was first tried; until then, when its job was submitted."""
+    due_at: datetime
+    """When the next try may be made, once the job is over."""
+    tries: int = 0
+    change: str
+    """Random, new with each change: no two writes are alike."""
+
+
 class JobRecord(Section):
     """One job."""
 
@@ -117,11 +131,15 @@ class JobRecord(Section):
     """Counts the record's changes."""
     change: str = ""
     """Random, new with each change: no two writes are alike."""
+    key_name: str = ""
+    """Of the file of its idempotency key."""
     progress: Progress = Progress()
     lease: Lease | None = None
     """Set while the job is running."""
     claims: int = 0
     """How often somebody began, or went on, to work on it."""
+    worked_s: float = 0.0
+    """How long it has been worked on, all tries together, in seconds."""
     cancel_requested: bool = False
     failure: Failure | None = None
     result: Result | None = None

@@ -13,6 +13,7 @@ from dreamhead.serving.jobs import JobStore, Limits
 from dreamhead.serving.keys import EVERYBODY, ApiKeys
 from dreamhead.serving.settings import ServingSettings
 from dreamhead.serving.uris import AllowedUris
+from dreamhead.serving.webhooks import Webhooks
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Service:
     """Tells a worker that there is a new job."""
     missing: Callable[[], Awaitable[list[str]]]
     """Names of the parts that aren't up."""
+    webhooks: Webhooks | None = None
+    """None refuses requests for them."""
 
     @cached_property
     def works(self) -> Works:

@@ -1,9 +1,14 @@
 """Settings of the service: the `args` of `serve_config.yaml`."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from dreamhead import storage
 from dreamhead.config import DubSettings, Section
+
+WebhookHost = Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d+)?$")]
+PrivateHost = Annotated[str, Field(pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])(:\d+)?$")]
 
 
 class ServingSettings(Section):
@@ -29,6 +34,12 @@ class ServingSettings(Section):
     """Most bytes of an upload, video and speech together, in millions."""
     max_duration_s: float = Field(default=600.0, gt=0)
     """Longest video, speech and output, in seconds."""
+    upload_idle_s: float = Field(default=30.0, gt=0)
+    """Silence in the middle of an upload, in seconds, after which it is answered with 408."""
+    probe_timeout_s: float = Field(default=20.0, gt=0)
+    """Longest time to look into an upload, in seconds; a decoder that hangs is ended then."""
+    job_timeout_s: float = Field(default=6 * 3600.0, gt=0)
+    """Longest time that workers work on one job, in seconds; waiting doesn't count."""
     max_active_jobs: int = Field(default=100, ge=1)
     """Jobs that may wait or run at once; more are answered with 429."""
     max_active_jobs_per_key: int = Field(default=20, ge=1)
@@ -47,6 +58,16 @@ class ServingSettings(Section):
     """Workers that may die over a job before it is given up."""
     poll_s: float = Field(default=1.0, gt=0)
     """Seconds between looks at the queue, and between the looks of a client's event stream."""
+    keep_days: float = Field(default=30.0, ge=0)
+    """Days after which a job that is over is removed, with its files; 0 keeps all for ever."""
+    webhook_hosts: tuple[WebhookHost, ...] = ()
+    """Where webhooks may go, by https, to public addresses: HOST, *.DOMAIN, or either with :PORT."""
+    webhook_private_hosts: tuple[PrivateHost, ...] = ()
+    """Where they may go within your own network, by http too: HOST or HOST:PORT."""
+    webhook_secret_file: str = ""
+    """File with what webhooks are signed with, see `dreamhead.serving.webhooks`; else DREAMHEAD_WEBHOOK_SECRET."""
+    webhook_retry_hours: float = Field(default=24.0, ge=0)
+    """How long a webhook is tried."""
 
     @property
     def work_uri(self) -> str:

@@ -16,12 +16,13 @@ from dreamhead import storage
 from dreamhead.errors import InputError
 from dreamhead.serving.checkpoints import checkpoint_uri
 from dreamhead.serving.jobs import NewJob, Submitted
+from dreamhead.serving.probing import check_media
 from dreamhead.serving.problems import ProblemError
 from dreamhead.serving.records import Options
 from dreamhead.serving.samples import SCHEME, Samples
 from dreamhead.serving.schemas import DubRequest, JobView, ProblemView
 from dreamhead.serving.service import Owner, Service, TheService
-from dreamhead.serving.uploads import Upload, check_media, check_size, receive
+from dreamhead.serving.uploads import Upload, check_size, lively, receive
 
 router = APIRouter()
 
@@ -52,6 +53,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": ProblemView, "description": text}
     for status, text in {
         401: "No API key, or an unknown one.",
+        408: "The upload stood still.",
         413: "The upload is too large.",
         415: "Neither JSON nor multipart/form-data.",
         422: "The request can't be dubbed; `detail` says why.",
@@ -91,11 +93,12 @@ async def submit(
 
 async def _submit_uris(request: Request, service: Service, owner: str, key: str) -> Submitted:
     body = b""
-    async for block in request.stream():
+    async for block in lively(request.stream(), service.settings.upload_idle_s):
         body += block
         check_size(len(body), MAX_JSON_BYTES)
     asked = _validated(DubRequest, _json("the body", body), "body")
     checkpoint_uri(service.settings, asked.checkpoint)
+    _check_webhook(service, asked)
     new = NewJob(
         owner=owner,
         video_uri=await run_in_threadpool(_readable, service, "video_uri", asked.video_uri),
@@ -105,6 +108,14 @@ async def _submit_uris(request: Request, service: Service, owner: str, key: str)
         idempotency_key=key,
     )
     return await run_in_threadpool(service.store.submit, new, service.limits)
+
+
+def _check_webhook(service: Service, options: Options) -> None:
+    if not options.webhook_url:
+        return
+    if service.webhooks is None:
+        raise InputError("webhook_url: this service sends none")
+    service.webhooks.check(options.webhook_url)
 
 
 def _readable(service: Service, name: str, asked: str) -> str:
@@ -120,14 +131,16 @@ async def _submit_upload(request: Request, service: Service, owner: str, key: st
     max_bytes = service.settings.max_upload_mb * MB
     announced = request.headers.get("content-length", "")
     check_size(int(announced) if announced.isdecimal() else 0, max_bytes)
-    if not key:
+    if not await run_in_threadpool(service.store.knows_key, owner, key):
         # Before the upload, not after; one that may be a replay is let through.
         await run_in_threadpool(service.store.check_room, owner, service.limits)
     with tempfile.TemporaryDirectory(prefix="dreamhead-upload-") as folder:
-        upload = await receive(request.stream(), request.headers["content-type"], Path(folder), max_bytes)
+        body = lively(request.stream(), service.settings.upload_idle_s)
+        upload = await receive(body, request.headers["content-type"], Path(folder), max_bytes)
         options = _options(upload.fields)
         checkpoint_uri(service.settings, options.checkpoint)
-        await run_in_threadpool(check_media, upload, service.settings.max_duration_s)
+        _check_webhook(service, options)
+        await check_media(upload.files, service.settings.max_duration_s, service.settings.probe_timeout_s)
         return await run_in_threadpool(_keep, upload, options, service, owner, key)
 
 
@@ -144,6 +157,8 @@ def _keep(upload: Upload, options: Options, service: Service, owner: str, key: s
         idempotency_key=key,
     )
     is_needed = False
+    mark = service.store.incoming_uri(owner, upload_id)
+    storage.write_bytes(mark, service.store.clock().isoformat().encode())
     try:
         for name, path in upload.files.items():
             storage.publish(path, uris[name])
@@ -153,6 +168,7 @@ def _keep(upload: Upload, options: Options, service: Service, owner: str, key: s
         if not is_needed:
             for uri in uris.values():
                 storage.delete(uri)
+        storage.delete(mark)
     return submitted
 
 

@@ -1,5 +1,6 @@
 """Read a multipart upload as it comes in: two files onto the disk, never into memory, and a few short fields."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -9,8 +10,8 @@ from typing import BinaryIO
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from dreamhead.errors import DreamheadError, InputError, MediaError
-from dreamhead.media.container import STILL_FORMATS, find_video, open_media
+from dreamhead.errors import DreamheadError, InputError
+from dreamhead.media.container import STILL_FORMATS
 
 FILES = ("video", "audio")
 MAX_FIELD_BYTES = 100_000
@@ -18,6 +19,10 @@ MAX_FIELD_BYTES = 100_000
 
 class TooLargeError(DreamheadError):
     """A request's body is larger than allowed."""
+
+
+class SlowUploadError(DreamheadError):
+    """Nothing of a request's body has come for long."""
 
 
 @dataclass
@@ -67,30 +72,21 @@ async def receive(stream: AsyncIterator[bytes], content_type: str, folder: Path,
     return parts.upload
 
 
+async def lively(stream: AsyncIterator[bytes], idle_s: float) -> AsyncIterator[bytes]:
+    """The blocks of a body; raises SlowUploadError where the next one doesn't come in time."""
+    while True:
+        try:
+            yield await asyncio.wait_for(anext(stream), idle_s)
+        except StopAsyncIteration:
+            return
+        except asyncio.TimeoutError as error:
+            raise SlowUploadError(f"nothing more of the request came for {idle_s:g} s") from error
+
+
 def check_size(received: int, max_bytes: int) -> None:
     """Raise TooLargeError for a body of so many bytes or more."""
     if received > max_bytes:
         raise TooLargeError(f"the request is larger than the {max_bytes / 1e6:g} MB that are allowed")
-
-
-def check_media(upload: Upload, max_duration_s: float) -> None:
-    """Look into the files, whatever they were called; raises InputError where they can't be dubbed with."""
-    for name, path in upload.files.items():
-        try:
-            duration_s = _probe(name, path)
-        except MediaError as error:
-            raise MediaError(f"{name}: {str(error).replace(str(path), 'the upload')}") from error
-        if duration_s > max_duration_s:
-            raise InputError(f"{name}: lasts {duration_s:.1f} s; at most {max_duration_s:g} s are allowed")
-
-
-def _probe(name: str, path: Path) -> float:
-    with open_media(str(path)) as container:
-        if name == "video" and find_video(container) is None:
-            raise MediaError(f"{path}: holds no picture")
-        if name == "audio" and not container.streams.audio:
-            raise MediaError(f"{path}: holds no sound")
-        return (container.duration or 0) / 1e6
 
 
 class _Parts:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from dreamhead import storage
 from dreamhead.records import Job
@@ -42,6 +43,17 @@ def free_analysis(jobs: Iterable[Job], work: Work, *, dry_run: bool = False) -> 
     for directory in sorted({work.analysis_dir(job) for job in jobs}):
         freed = freed.plus(_delete(storage.list_sizes(directory), dry_run))
     return freed
+
+
+def free_everything(job: Job, work: Work) -> Freed:
+    """Delete all that was made for a job alone, its result too, whatever its settings and inputs were."""
+    return _delete(storage.list_sizes(work.job_dir(job)), dry_run=False)
+
+
+def free_input(kind: Literal["video", "audio"], digest: str, work: Work) -> Freed:
+    """Delete what was made of a video or a speech; no job that uses it may be running."""
+    directory = work.video_dir(digest) if kind == "video" else work.speech_dir(digest)
+    return _delete(storage.list_sizes(directory), dry_run=False)
 
 
 def _free(directories: Sequence[str], dry_run: bool) -> Freed:

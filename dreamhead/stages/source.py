@@ -43,12 +43,22 @@ def digest_of(uri: str, work: Work) -> str:
     """Digest of a file's content, read only where the file isn't the one that was read before; raises StorageError."""
     if storage.is_remote(uri):
         return storage.content_digest(uri)
-    known = work.input_uri(".json", "digest", storage.identity(uri))
+    (known,) = _digest_facts(uri, work)
     if storage.exists(known):
         return str(load_json(known)["digest"])
     digest = storage.content_digest(uri)
     save_json(known, {"digest": digest, "uri": uri})
     return digest
+
+
+def facts_of_video(job: Job, work: Work) -> list[str]:
+    """The files of the work directory that keep what is known of a job's video, whose digest it has."""
+    return [_video_facts(job.video_uri, job.video_digest, work), *_digest_facts(job.video_uri, work)]
+
+
+def facts_of_audio(job: Job, work: Work) -> list[str]:
+    """The files of the work directory that keep what is known of a job's speech, whose digest it has."""
+    return [_audio_facts(job.audio_digest, work), *_digest_facts(job.audio_uri, work)]
 
 
 @contextmanager
@@ -74,8 +84,7 @@ def _telling_column(name: str) -> Iterator[None]:
 
 @lru_cache(maxsize=8)
 def _video(uri: str, digest: str, work: Work) -> VideoInfo:
-    # The suffix tells a picture from a video.
-    known = work.input_uri(".npz", "video", digest, PurePosixPath(uri).suffix.lower())
+    known = _video_facts(uri, digest, work)
     if storage.exists(known):
         return replace(load_video_info(known), uri=uri)
     info = probe(uri)
@@ -85,7 +94,7 @@ def _video(uri: str, digest: str, work: Work) -> VideoInfo:
 
 @lru_cache(maxsize=64)
 def _audio(uri: str, digest: str, work: Work) -> AudioInfo:
-    known = work.input_uri(".npz", "audio", digest)
+    known = _audio_facts(digest, work)
     if storage.exists(known):
         return replace(load_audio_info(known), uri=uri)
     info = probe_audio(uri)
@@ -96,3 +105,17 @@ def _audio(uri: str, digest: str, work: Work) -> AudioInfo:
 @lru_cache(maxsize=8)
 def _timeline(video: VideoInfo, speech_s: float, policy: LongerAudio) -> Timeline:
     return build_timeline(video, speech_s, policy)
+
+
+def _digest_facts(uri: str, work: Work) -> list[str]:
+    """Where a local file's digest is kept; an object's is asked for each time."""
+    return [] if storage.is_remote(uri) else [work.input_uri(".json", "digest", storage.identity(uri))]
+
+
+def _video_facts(uri: str, digest: str, work: Work) -> str:
+    # The suffix tells a picture from a video.
+    return work.input_uri(".npz", "video", digest, PurePosixPath(uri).suffix.lower())
+
+
+def _audio_facts(digest: str, work: Work) -> str:
+    return work.input_uri(".npz", "audio", digest)

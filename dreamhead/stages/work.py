@@ -77,7 +77,7 @@ class Work:
 
     def speech_uri(self, job: Job, window: int) -> str:
         """One window of speech features."""
-        return storage.join(self.uri, "speech", job.audio_digest, self._encoder, f"{window:05d}.npz")
+        return storage.join(self.speech_dir(job.audio_digest), self._encoder, f"{window:05d}.npz")
 
     def landmarks_uri(self, chunk: Chunk) -> str:
         """One chunk's target landmarks."""
@@ -122,6 +122,14 @@ class Work:
     def analysis_dir(self, job: Job) -> str:
         """Where the analysis of the job's video lies, shared by all jobs of that video."""
         return self._analysis(job, "")
+
+    def video_dir(self, digest: str) -> str:
+        """Where all analyses of a video lie, whatever their settings."""
+        return storage.join(self.uri, "analysis", digest)
+
+    def speech_dir(self, digest: str) -> str:
+        """Where all features of a speech lie, whatever their encoder."""
+        return storage.join(self.uri, "speech", digest)
 
     def shots(self, job: Job, start: int, stop: int) -> list[tuple[int, int]] | None:
         """The span's shots as [start, stop) source frames, or None while it isn't analysed."""
@@ -181,7 +189,7 @@ class Work:
         )
 
     def _analysis(self, job: Job, name: str) -> str:
-        return storage.join(self.uri, "analysis", job.video_digest, self.analysis_fingerprint(job), name)
+        return storage.join(self.video_dir(job.video_digest), self.analysis_fingerprint(job), name)
 
     def _job(self, job: Job, part: str, name: str) -> str:
         return storage.join(self.uri, "jobs", job.job_id, part, name)

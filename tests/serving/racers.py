@@ -1,13 +1,19 @@
 """What several processes do at the same time in the tests of races."""
 
+import asyncio
 import secrets
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from multiprocessing.context import SpawnProcess
 
 from dreamhead.serving import versioned
+from dreamhead.serving.deliveries import Deliveries, Postman
 from dreamhead.serving.jobs import JobStore
 from dreamhead.serving.leases import Worker
+from dreamhead.serving.settings import ServingSettings
 from dreamhead.serving.versioned import Versioned
+from dreamhead.serving.webhooks import Webhooks
 
 
 def count_up(uri: str, times: int) -> int:
@@ -38,6 +44,21 @@ def claim_all(store_uri: str, name: str) -> list[str]:
     while held := worker.claim():
         claimed.append(held.record.id)
     return claimed
+
+
+def deliver_for_ever(store_uri: str, host: str, secret: str) -> None:
+    """Post webhooks to one host until killed."""
+    webhooks = Webhooks.load(ServingSettings(webhook_private_hosts=(host,)), {"DREAMHEAD_WEBHOOK_SECRET": secret})
+    assert webhooks is not None
+    store = JobStore(store_uri)
+    asyncio.run(Postman(Deliveries(store, 24), webhooks, store.clock).run())
+
+
+def spawned(work: Callable[..., object], *arguments: str) -> SpawnProcess:
+    """A process that begins afresh."""
+    process = get_context("spawn").Process(target=work, args=arguments, daemon=True)
+    process.start()
+    return process
 
 
 def processes(count: int) -> ProcessPoolExecutor:

@@ -19,6 +19,7 @@ from dreamhead.serving.schemas import EXAMPLE_JOB, EXAMPLE_REQUEST, DubRequest, 
 from dreamhead.serving.service import Service
 from dreamhead.serving.settings import ServingSettings
 from dreamhead.serving.uris import AllowedUris
+from dreamhead.serving.webhooks import Webhooks
 
 UNKNOWN = "0" * 43
 
@@ -75,7 +76,7 @@ def open_desk(tmp_path: Path, make_video: Callable[..., str], make_tone: Callabl
     make_video("clip.mp4", 10)
     make_tone("speech.wav", 0.4)
 
-    def make(keys: ApiKeys | None = None, **values: Any) -> Desk:
+    def make(keys: ApiKeys | None = None, webhooks: Webhooks | None = None, **values: Any) -> Desk:
         settings = ServingSettings(
             **{"storage": str(tmp_path / "store"), "allowed_prefixes": [str(tmp_path)], "poll_s": 0.01} | values
         )
@@ -88,7 +89,7 @@ def open_desk(tmp_path: Path, make_video: Callable[..., str], make_tone: Callabl
             return desk.missing
 
         uris = AllowedUris(settings.allowed_prefixes)
-        app = build_api(Service(settings, store, uris, keys, wake, missing))
+        app = build_api(Service(settings, store, uris, keys, wake, missing, webhooks))
         desk = Desk(TestClient(app), store, tmp_path)
         return desk
 
@@ -389,6 +390,37 @@ def test_keys_keep_people_out_and_apart(open_desk: Callable[..., Desk]) -> None:
     assert desk.client.get("/v1/dubs", headers=as_bert).json()["jobs"] == []
     assert len(desk.client.get("/v1/dubs", headers=as_anna).json()["jobs"]) == 1
     assert desk.client.get("/healthz").status_code == 200
+
+
+def test_a_webhook_is_asked_for_where_the_service_sends_some(open_desk: Callable[..., Desk]) -> None:
+    url = "https://hooks.example.com/done"
+    desk = open_desk()
+    for ask in (desk.submit, desk.upload):
+        assert problem(ask(webhook_url=url), 422) == "webhook_url: this service sends none"
+    settings = ServingSettings(webhook_hosts=("hooks.example.com",))
+    desk = open_desk(webhooks=Webhooks(settings, [b"k" * 32]))
+    for ask in (desk.submit, desk.upload):
+        assert "isn't a host that this service may post to" in problem(ask(webhook_url="https://10.0.0.1/"), 422)
+        job_id = ask(webhook_url=url).json()["id"]
+        assert desk.store.read("everybody", job_id).options.webhook_url == url
+        assert storage.exists(desk.store.webhook_uri(job_id))
+
+
+def test_a_finished_job_is_purged_at_once(desk: Desk) -> None:
+    path = desk.upload(headers={"Idempotency-Key": "order 66"}).headers["Location"]
+    assert problem(desk.client.delete(f"{path}?purge=true"), 409) == "the job is queued: cancel it first"
+    desk.finish(path.rpartition("/")[2])
+    assert desk.client.delete(path).json()["status"] == "succeeded"
+    assert desk.client.get(f"{path}/video").status_code == 200
+    assert (desk.client.delete(f"{path}?purge=true").status_code, desk.client.get(path).status_code) == (202, 404)
+    left = [uri for uri in storage.list_files(desk.store.uri) if not uri.endswith("/.lock")]
+    assert [uri.split("/")[-2] for uri in left] == ["purges"]
+
+
+def test_a_kept_upload_leaves_no_mark(desk: Desk) -> None:
+    desk.upload()
+    assert len(storage.list_files(f"{desk.store.uri}/uploads")) == 2
+    assert storage.list_files(f"{desk.store.uri}/incoming") == []
 
 
 def test_health_says_what_is_missing(desk: Desk) -> None:

@@ -23,9 +23,12 @@ from ray.serve.schema import (
     ServeDeploySchema,
 )
 
+from dreamhead import cli
+from dreamhead.serving import app as app_module
 from dreamhead.serving.app import build
 from dreamhead.serving.ingress import missing_parts
 from dreamhead.serving.settings import ServingSettings
+from tests.serving.faulty import Render, hang_once
 from tests.tiny import tiny_checkpoint
 
 Studio = Any  # The fixture's own class; conftest modules can't be imported.
@@ -33,6 +36,7 @@ Studio = Any  # The fixture's own class; conftest modules can't be imported.
 CONFIG = Path(__file__).parents[2] / "serve_config.yaml"
 NAMES = {"Api", "Dubber", "Analyse", "Landmarks", "Render"}
 DEADLINE_S = 120
+TRY_S = 20.0
 # The clip forth and back: long enough to be interrupted.
 TIMES = 6
 
@@ -47,6 +51,7 @@ class Online:
             free.bind(("127.0.0.1", 0))
             self._port = int(free.getsockname()[1])
         self.settings = settings
+        self.url = f"http://127.0.0.1:{self._port}"
         self.start()
 
     def start(self) -> None:
@@ -56,7 +61,7 @@ class Online:
 
     def ask(self, method: str, path: str, **values: Any) -> requests.Response:
         """One request."""
-        return requests.request(method, f"http://127.0.0.1:{self._port}{path}", timeout=60, **values)
+        return requests.request(method, f"{self.url}{path}", timeout=60, **values)
 
     def submit(self, studio: Studio, **values: str) -> str:
         """Upload the studio's clip and speech; returns the job's path."""
@@ -97,9 +102,14 @@ def online(
     """The service with tiny weights, and a clip of a few seconds."""
     folder = tmp_path_factory.mktemp("online")
     studio = studio_of(folder, times=TIMES, checkpoints={"other": str(tiny_checkpoint(folder / "other", seed=1))})
-    service = Online(studio.settings)
-    yield service, studio
-    serve.shutdown()
+    # Long enough for a chunk on a busy machine, and for whoever waits for it.
+    pools = studio.settings.dub.pools.model_copy(update={"chunk_timeout_s": TRY_S})
+    dub = studio.settings.dub.model_copy(update={"pools": pools})
+    studio.settings = studio.settings.model_copy(update={"dub": dub})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app_module, "Render", Render)
+        yield Online(studio.settings), studio
+        serve.shutdown()
 
 
 def middle(job: dict[str, Any]) -> bool:
@@ -159,6 +169,17 @@ def test_other_weights_are_loaded_where_a_request_names_them(online: tuple[Onlin
     assert service.ask("GET", f"{ours}/video").content == expected
 
 
+def test_the_command_line_gets_the_same(
+    online: tuple[Online, Studio], expected: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service, studio = online
+    output = tmp_path / "dubbed.mp4"
+    argv = ["client", "submit", studio.video_uri, studio.audio_uri, "-o", str(output), "--server", service.url]
+    assert cli.main(argv) == 0
+    assert output.read_bytes() == expected
+    assert capsys.readouterr().err.splitlines()[-1].startswith("succeeded, ")
+
+
 def test_a_render_replica_that_dies_costs_nothing_but_time(online: tuple[Online, Studio], expected: bytes) -> None:
     service, studio = online
     path = service.submit(studio)
@@ -169,6 +190,19 @@ def test_a_render_replica_that_dies_costs_nothing_but_time(online: tuple[Online,
     assert (job["status"], job["error"]) == ("succeeded", None)
     assert service.ask("GET", f"{path}/video").content == expected
     assert "ok" in service.until_health(200)
+
+
+def test_a_render_replica_that_hangs_is_ended_and_costs_nothing_but_time(
+    online: tuple[Online, Studio], expected: bytes
+) -> None:
+    service, studio = online
+    hang_once(studio.settings)
+    began = time.monotonic()
+    path = service.submit(studio)
+    job = service.until(path, is_over)
+    assert (job["status"], job["error"]) == ("succeeded", None)
+    assert time.monotonic() - began > TRY_S
+    assert service.ask("GET", f"{path}/video").content == expected
 
 
 def test_a_job_outlives_all_of_serve(online: tuple[Online, Studio], expected: bytes) -> None:

@@ -42,7 +42,14 @@ async def dubbing(store: JobStore, stages: LocalStages, studio: Studio, name: st
     """A dubber that works until the block's end."""
     settings = studio.settings
     worker = Worker(store, name, lease_s=settings.lease_s, max_claims=settings.max_claims)
-    dubber = Dubber(store, worker, Engine(settings, stages), at_once=settings.jobs_at_once, poll_s=settings.poll_s)
+    dubber = Dubber(
+        store,
+        worker,
+        Engine(settings, stages),
+        at_once=settings.jobs_at_once,
+        poll_s=settings.poll_s,
+        job_timeout_s=settings.job_timeout_s,
+    )
     task = asyncio.create_task(dubber.run())
     try:
         yield dubber
@@ -248,6 +255,34 @@ def test_a_defect_fails_its_job_and_no_other(studio: Studio, stages: LocalStages
         assert failed.state == "failed"
         assert failed.failure.detail == "an internal error (ZeroDivisionError) ended this job"
         assert succeeded.state == "succeeded"
+
+    run(work)
+
+
+def test_a_job_that_takes_too_long_is_given_up_whoever_worked_on_it(
+    studio: Studio, stages: LocalStages, store: JobStore
+) -> None:
+    async def work() -> None:
+        stages.allowed = asyncio.Semaphore(0)
+        job_id = store.submit(studio.new_job(), MANY).record.id
+        async with dubbing(store, stages, studio):
+            await until(lambda: stages.most_at_once > 0)
+        # The time of the first worker counts, that of waiting for the second doesn't.
+        worked_s = store.read("anna", job_id).worked_s
+        assert worked_s > 0
+        await asyncio.sleep(0.5)
+        assert store.read("anna", job_id).worked_s == worked_s
+        studio.settings = studio.settings.model_copy(update={"job_timeout_s": worked_s + 0.3})
+        async with dubbing(store, stages, studio, "two"):
+            record = await ended(store, job_id)
+            stages.allowed.release()
+            other = store.submit(studio.new_job(), MANY).record.id
+            stages.allowed = asyncio.Semaphore(1000)
+            await until(lambda: store.read("anna", other).state == "running")
+        assert record.state == "failed"
+        assert record.failure.type == "TimeoutError"
+        assert record.failure.detail.startswith("the job isn't done after ")
+        assert record.worked_s >= worked_s + 0.3
 
     run(work)
 
