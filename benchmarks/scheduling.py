@@ -1,11 +1,12 @@
 """How well eight logical nodes are used: the batch job's driver and graph on stages of fixed cost and uneven jobs.
 
-    python -m benchmarks.scheduling [--jobs 40] [--nodes 8] [--render-s 1.0] [--least 0.9]
+    python -m benchmarks.scheduling [--jobs 40] [--nodes 8] [--render-s 2.5] [--least 0.9]
 
 The nodes are Ray's own for tests, on this machine, each with one CPU and one GPU that isn't there; the head works
-nothing. Stages sleep: a chunk takes 0.2 s to analyse, 0.05 s for its landmarks, `--render-s` to render. Jobs have 1
-to 120 chunks, drawn from a log-normal distribution with a fixed seed; spans are of 60 chunks. Everything else is the
-real thing: checks, longest first, Ray Data's graph and pools, the ends of jobs.
+nothing. Stages sleep: a chunk takes 0.2 s to analyse, 0.05 s for its landmarks, `--render-s` to render. Ray Data looks
+every tenth of a second for what ended, and an actor waits so long for its next chunk: shorter chunks cost more. Jobs
+have 1 to 120 chunks, drawn from a log-normal distribution with a fixed seed; spans are of 60 chunks. Everything else is
+the real thing: checks, longest first, Ray Data's graph and pools, the ends of jobs.
 
 Start-up ends once all actors of the render pool could work. From there the ideal is the work that was left, of the
 pool that has most of it for each of its actors, or one span's own chain where that is longer. Efficiency is the ideal
@@ -74,7 +75,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=40)
     parser.add_argument("--nodes", type=int, default=8)
-    parser.add_argument("--render-s", type=float, default=1.0)
+    parser.add_argument("--render-s", type=float, default=2.5, help="ten seconds of video at 100 frames a second")
     parser.add_argument("--least", type=float, default=0.9)
     arguments = parser.parse_args()
     os.environ.update(environment())

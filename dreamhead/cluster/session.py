@@ -124,6 +124,8 @@ def _needed(pools: PoolsSettings) -> int:
 def _start_local(needed: int) -> None:
     # Ray's native code reports, as errors on the terminal, what its own issue 53727 calls harmless.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # A process that finalises jobs takes seconds to import what it needs: it is kept until the next job ends.
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
     ray.init(
         address="local",
         num_cpus=max(os.cpu_count() or 1, needed),

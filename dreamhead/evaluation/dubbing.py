@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from dreamhead.config import DubSettings, ReviewSettings
+from dreamhead.config import DubSettings
 from dreamhead.errors import InputError
 from dreamhead.records import Chunk, Job, ShotAnalysis, Span
 from dreamhead.stages.analyse import AnalyseSpan
@@ -21,8 +21,6 @@ class LoadedStages:
     """Dubs jobs one after the other, as `stages.dub` does; raises CheckpointError, ConfigError when it is built."""
 
     def __init__(self, settings: DubSettings, checkpoint_uri: str, work_uri: str) -> None:
-        # An evaluation looks closer than a review does.
-        settings = settings.model_copy(update={"review": ReviewSettings(gate="off")})
         self.work, self._digest = open_work(settings, checkpoint_uri, work_uri)
         self._analyse = AnalyseSpan(settings, checkpoint_uri, work_uri)
         self._make_landmarks = MakeLandmarks(settings, checkpoint_uri, work_uri)

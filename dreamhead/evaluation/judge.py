@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dreamhead import storage
 from dreamhead.checkpoint import Checkpoint
+from dreamhead.config import ReviewSettings
 from dreamhead.errors import DreamheadError, InputError
 from dreamhead.evaluation.conditions import HAS_TRUTH, ConditionMaker, Take
 from dreamhead.evaluation.dubbing import LoadedStages
@@ -48,7 +49,9 @@ class ConditionJudge:
         self._folder = EvaluationFolder(output_uri, settings, checkpoint.digest)
         self._judges = PictureJudges(settings.judges)
         self._lipsync = LipSync(settings.judges.syncnet) if settings.judges.syncnet else None
-        self._stages = LoadedStages(settings.dub, checkpoint_uri, self._folder.dub_uri)
+        # An evaluation looks closer than a review does.
+        dub = settings.dub.model_copy(update={"review": ReviewSettings(gate="off")})
+        self._stages = LoadedStages(dub, checkpoint_uri, self._folder.dub_uri)
         self._make = ConditionMaker(settings, self._stages, checkpoint, self._folder)
         self._analyser = VideoAnalyser(settings.dub.analysis, settings.dub.weights)
         self._source = lru_cache(maxsize=4)(self._prepare)
