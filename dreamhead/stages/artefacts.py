@@ -5,6 +5,7 @@ import io
 import json
 import zipfile
 from fractions import Fraction
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,9 @@ SHOT_ARRAYS = (
     "reference_landmarks",
 )
 
+_PARSING = Lock()
+"""numpy reads headers by `ast`; CPython 3.11 may answer two threads that do so at once with a SystemError."""
+
 
 def save_arrays(uri: str, **arrays: NDArray[Any]) -> None:
     """Publish arrays under their names; the same arrays give the same bytes."""
@@ -35,8 +39,9 @@ def save_arrays(uri: str, **arrays: NDArray[Any]) -> None:
 
 def load_arrays(uri: str, *names: str) -> tuple[NDArray[Any], ...]:
     """Read the named arrays of one file; raises StorageError where it isn't what `save_arrays` wrote."""
+    data = storage.read_bytes(uri)
     try:
-        with np.load(io.BytesIO(storage.read_bytes(uri)), allow_pickle=False) as archive:
+        with _PARSING, np.load(io.BytesIO(data), allow_pickle=False) as archive:
             return tuple(archive[name] for name in names)
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise StorageError(
