@@ -5,6 +5,7 @@ import io
 import json
 import zipfile
 from fractions import Fraction
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,10 @@ SHOT_ARRAYS = (
     "reference_landmarks",
 )
 
+# numpy reads headers by Python's own parser, and CPython 3.11 counts its depth for all threads at once: two that
+# meet there end in a SystemError.
+_PARSING = Lock()
+
 
 def save_arrays(uri: str, **arrays: NDArray[Any]) -> None:
     """Publish arrays under their names; the same arrays give the same bytes."""
@@ -35,8 +40,9 @@ def save_arrays(uri: str, **arrays: NDArray[Any]) -> None:
 
 def load_arrays(uri: str, *names: str) -> tuple[NDArray[Any], ...]:
     """Read the named arrays of one file; raises StorageError where it isn't what `save_arrays` wrote."""
+    content = storage.read_bytes(uri)
     try:
-        with np.load(io.BytesIO(storage.read_bytes(uri)), allow_pickle=False) as archive:
+        with _PARSING, np.load(io.BytesIO(content), allow_pickle=False) as archive:
             return tuple(archive[name] for name in names)
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise StorageError(
