@@ -1,5 +1,7 @@
 """What is shown beside a result to judge it: the source, and the curves of the lips."""
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict
 
@@ -9,7 +11,7 @@ from dreamhead.serving.ranges import file_response
 from dreamhead.serving.reading import NOT_YET, UNKNOWN, TheJob, finished_result
 from dreamhead.serving.stored_media import media_response
 
-EXAMPLE_CURVES = {
+EXAMPLE_CURVES: dict[str, Any] = {
     "times_s": [0.0, 0.04, 0.08],
     "duration_s": 0.12,
     "source_times_s": [0.0, 0.04, 0.08],

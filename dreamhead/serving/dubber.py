@@ -94,10 +94,12 @@ class Dubber:
             logger.warning("the queue can't be read, and is tried again: %s", error)
 
     async def _rest(self) -> None:
+        woken = asyncio.get_running_loop().create_task(self._woken.wait())
         try:
-            await asyncio.wait_for(self._woken.wait(), self._poll_s)
-        except asyncio.TimeoutError:
-            return
+            # `wait_for` may lose a cancellation that comes with the time-out (CPython issue 86296), and work for ever.
+            await asyncio.wait({woken}, timeout=self._poll_s)
+        finally:
+            woken.cancel()
         self._woken.clear()
 
     def _over(self, task: asyncio.Task[None]) -> None:

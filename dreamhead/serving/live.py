@@ -58,12 +58,14 @@ class LiveVideo:
             self._closed.set()
 
     async def _next(self, is_gone: Callable[[], Awaitable[bool]]) -> bytes | Exception | None:
-        while True:
-            try:
-                return await asyncio.wait_for(self._blocks.get(), GONE_S)
-            except asyncio.TimeoutError:
+        coming = self._loop.create_task(self._blocks.get())
+        try:
+            while not (await asyncio.wait({coming}, timeout=GONE_S))[0]:
                 if await is_gone():
                     return None
+            return coming.result()
+        finally:
+            coming.cancel()
 
     def write(self, data: bytes) -> int:
         """Hand data to the reader, and wait while it has enough; called by the muxer."""

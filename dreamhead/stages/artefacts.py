@@ -26,8 +26,9 @@ SHOT_ARRAYS = (
     "reference_landmarks",
 )
 
+# numpy reads headers by Python's own parser, and CPython 3.11 counts its depth for all threads at once: two that
+# meet there end in a SystemError.
 _PARSING = Lock()
-"""numpy reads headers by `ast`; CPython 3.11 may answer two threads that do so at once with a SystemError."""
 
 
 def save_arrays(uri: str, **arrays: NDArray[Any]) -> None:
@@ -39,9 +40,9 @@ def save_arrays(uri: str, **arrays: NDArray[Any]) -> None:
 
 def load_arrays(uri: str, *names: str) -> tuple[NDArray[Any], ...]:
     """Read the named arrays of one file; raises StorageError where it isn't what `save_arrays` wrote."""
-    data = storage.read_bytes(uri)
+    content = storage.read_bytes(uri)
     try:
-        with _PARSING, np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        with _PARSING, np.load(io.BytesIO(content), allow_pickle=False) as archive:
             return tuple(archive[name] for name in names)
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise StorageError(

@@ -94,7 +94,8 @@ def _found(job: Job, work: Work, times_s: Floats) -> Floats:
 def _levels_db(job: Job, work: Work, times_s: Floats) -> Floats:
     speech = load_speech(work, job, 0.0, float(times_s[-1]))
     nearest = np.rint((times_s - speech.start_s) * speech.rate).astype(np.int64)
-    return speech.level_db[np.minimum(nearest, len(speech.level_db) - 1)]
+    level_db: Floats = speech.level_db[np.minimum(nearest, len(speech.level_db) - 1)]
+    return level_db
 
 
 def _numbers(values: Floats, digits: int) -> list[float]:
