@@ -75,7 +75,8 @@ async def site(studio: Studio, stages: LocalStages) -> AsyncIterator[Site]:
     settings = studio.settings
     store = JobStore(settings.storage)
     worker = Worker(store, "one", lease_s=settings.lease_s, max_claims=settings.max_claims)
-    dubber = Dubber(store, worker, Engine(settings, stages), at_once=4, poll_s=settings.poll_s)
+    limits = {"poll_s": settings.poll_s, "job_timeout_s": settings.job_timeout_s}
+    dubber = Dubber(store, worker, Engine(settings, stages), at_once=4, **limits)
     service = Service(settings, store, AllowedUris([str(studio.folder)]), None, wake, missing)
     server = uvicorn.Server(uvicorn.Config(build_api(service), port=0, log_level="error"))
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
