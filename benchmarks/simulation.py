@@ -33,10 +33,10 @@ RATE = 25.0
 MEDIAN_S, SPREAD = 300.0, 0.8
 """Assumed: log-normal lengths of the videos, in seconds."""
 
-DRIVER_CHUNK_S, DRIVER_JOB_S = 0.022, 0.005
-"""Driver's CPU of a chunk's three tasks and rows, and of a job's end. Together they were 0.027 in `python -m
-benchmarks.planning` with 1,000 rows of one chunk, beside other work; how they split is a guess."""
-CHECK_CPU_S, CHECKS_DRIVER_S = 0.004, 0.0008
+DRIVER_CHUNK_S, DRIVER_JOB_S = 0.0108, 0.002
+"""Driver's CPU of a chunk's three tasks and rows, and of a job's end: together 0.0128 in `python -m
+benchmarks.planning`; how they split is a guess."""
+CHECK_CPU_S, CHECKS_DRIVER_S = 0.004, 0.0001
 """CPU of checking one row: of the tasks under a profiler, of the driver by the same command."""
 ANALYSE_FRAMES_S = 39.0
 """Of one core: `python benchmarks/pipeline.py`."""
@@ -46,9 +46,9 @@ LANDMARKS_FRAMES_S = 2000.0
 """Assumed for a share of a GPU; 318 were measured on two cores by the same command."""
 FINALIZE_FRAMES_S = 1100.0
 """Of one core: the same command."""
-WRITES_CHUNK, READS_CHUNK = 5, 24
+WRITES_CHUNK, READS_CHUNK = 5, 15
 """Requests: `python -m benchmarks.storage_requests`."""
-WRITES_JOB, READS_JOB = 10, 69
+WRITES_JOB, READS_JOB = 10, 40
 """The same."""
 S3_WRITES_S, S3_READS_S = 3500.0, 5500.0
 """What S3 promises for one prefix; it splits prefixes by itself, but not within minutes."""
