@@ -15,7 +15,7 @@ from dreamhead.config import Section
 from dreamhead.errors import StorageError
 from dreamhead.serving import versioned
 from dreamhead.serving.jobs import JobStore, created_at, is_id
-from dreamhead.serving.records import JobRecord
+from dreamhead.serving.records import JobRecord, curve_uri_of
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +130,8 @@ class Purges:
         uploads = storage.join(self._store.uri, "uploads") + "/"
         # Inputs that a request named are its owner's, and stay.
         inputs = [uri for uri in (record.video_uri, record.audio_uri) if uri.startswith(uploads)]
-        return [*inputs, self._store.result_uri(record.id)]
+        result = self._store.result_uri(record.id)
+        return [*inputs, result, curve_uri_of(result)]
 
     def _change(self, job_id: str, later: timedelta, *, only_due: bool = False, is_freed: bool = False) -> Purge | None:
         uri = self._uri(job_id)

@@ -91,7 +91,12 @@ class Result(Section):
     @property
     def curve_uri(self) -> str:
         """Where the curves of the lips lie, where they could be had."""
-        return f"{self.output_uri.rpartition('.')[0]}.curve.json"
+        return curve_uri_of(self.output_uri)
+
+
+def curve_uri_of(output_uri: str) -> str:
+    """Where the curves of a result's lips lie."""
+    return f"{output_uri.rpartition('.')[0]}.curve.json"
 
 
 class Lease(Section):

@@ -307,3 +307,22 @@ def test_storage_that_fails_for_a_while_ends_nothing(
             assert (await ended(store, job_id)).state == "succeeded"
 
     run(work)
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_dubber_that_is_woken_and_cancelled_at_once_ends(
+    studio: Studio, stages: LocalStages, store: JobStore, turns: int
+) -> None:
+    async def work() -> None:
+        worker = Worker(store, "one", lease_s=2, max_claims=3)
+        dubber = Dubber(store, worker, Engine(studio.settings, stages), at_once=1, poll_s=60, job_timeout_s=60)
+        task = asyncio.create_task(dubber.run())
+        await asyncio.sleep(0.1)
+        dubber.wake()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        done, _ = await asyncio.wait({task}, timeout=10)
+        assert done
+
+    run(work)

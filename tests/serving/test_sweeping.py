@@ -21,7 +21,7 @@ from dreamhead.serving.engine import Engine
 from dreamhead.serving.jobs import JobStore, Limits, NewJob, created_at, utc_now
 from dreamhead.serving.leases import Worker
 from dreamhead.serving.purging import LATE_S, ORPHAN_S, Purges
-from dreamhead.serving.records import Options, Result
+from dreamhead.serving.records import Options, Result, curve_uri_of
 from dreamhead.serving.sweeping import Sweeper
 from dreamhead.serving.uses import Input, Inputs, Uses
 from dreamhead.stages.opening import open_work
@@ -63,7 +63,8 @@ def finished(store: JobStore, work: Work, upload: str = "u", **values: Any) -> s
     held = Worker(store, "w", lease_s=60, max_claims=3).claim()
     assert held is not None
     folder = storage.join(work.uri, "jobs", job_id)
-    for uri in (*uris.values(), store.result_uri(job_id), f"{folder}/a/chunk.json", f"{folder}/a/chunk.mp4"):
+    result = store.result_uri(job_id)
+    for uri in (*uris.values(), result, curve_uri_of(result), f"{folder}/a/chunk.json", f"{folder}/a/chunk.mp4"):
         storage.write_bytes(uri, b"x")
     video = Input(kind="video", digest="vvv", facts=(f"{work.uri}/inputs/v.npz",))
     audio = Input(kind="audio", digest=f"aaa{upload}", facts=())
