@@ -33,7 +33,14 @@ class Site:
         self._settings = settings
         worker = Worker(self.store, "site", lease_s=settings.lease_s, max_claims=settings.max_claims)
         engine = Engine(settings, stages)
-        self._dubber = Dubber(self.store, worker, engine, at_once=settings.jobs_at_once, poll_s=settings.poll_s)
+        self._dubber = Dubber(
+            self.store,
+            worker,
+            engine,
+            at_once=settings.jobs_at_once,
+            poll_s=settings.poll_s,
+            job_timeout_s=settings.job_timeout_s,
+        )
         self._doors = [_Door(self._app(None)), _Door(self._app(keys))]
         self.url, self.locked_url = (door.url for door in self._doors)
         self._loop = asyncio.new_event_loop()

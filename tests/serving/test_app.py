@@ -150,10 +150,11 @@ def test_a_running_job_is_streamed(online: tuple[Online, Studio]) -> None:
     service.until(path, middle)
     with service.ask("GET", f"{path}/stream", stream=True) as response:
         assert (response.status_code, response.headers["content-type"]) == (200, "video/mp4")
-        first = next(response.iter_content(None))
+        blocks = response.iter_content(None)
+        first = next(blocks)
         assert first[4:8] == b"ftyp"
         assert not is_over(service.ask("GET", path).json())
-        whole = first + b"".join(response.iter_content(None))
+        whole = first + b"".join(blocks)
     with av.open(io.BytesIO(whole)) as container:
         assert sum(1 for _ in container.decode(video=0)) == TIMES * 24
     assert service.until(path, is_over)["status"] == "succeeded"
