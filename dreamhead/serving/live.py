@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import TimeoutError as FutureTimeoutError
 
 from dreamhead.errors import DreamheadError
 from dreamhead.media.join import join_as_they_come
@@ -130,7 +131,7 @@ class LiveVideo:
             try:
                 put.result(LOOK_S)
                 return
-            except TimeoutError:
+            except FutureTimeoutError:
                 continue
         put.cancel()
         raise StreamEndedError("nobody listens")
