@@ -20,11 +20,12 @@ ROLES = {
     "AnalyseSpans": "analyse",
     "LandmarkChunks": "landmarks",
     "RenderChunks": "render",
-    "finish_job": "finalize",
-    "check_group": "check",
+    "finish_job": "check and finalize",
+    "check_group": "check and finalize",
     "batch_render.py": "driver",
 }
 """What a process does, by a word of its command line; all others are Ray's own."""
+RAYS_OWN = "Ray's own"
 
 Identity = tuple[int, str]
 """Process id and time of start: ids are used again."""
@@ -44,11 +45,30 @@ class Usage:
     peak_by_role: dict[str, int] = field(default_factory=dict)
     """Bytes by role at the peak."""
     cpu_by_process: dict[Identity, float] = field(default_factory=dict)
+    role_by_process: dict[Identity, str] = field(default_factory=dict)
 
     @property
     def cpu_s(self) -> float:
         """User and system seconds of all processes."""
         return sum(self.cpu_by_process.values())
+
+    @property
+    def cpu_by_role(self) -> dict[str, float]:
+        """The same seconds, by what the processes are there for."""
+        seconds: dict[str, float] = {}
+        for identity, used_s in self.cpu_by_process.items():
+            name = self.role_by_process.get(identity, RAYS_OWN)
+            seconds[name] = seconds.get(name, 0.0) + used_s
+        return seconds
+
+    def note(self, family: Mapping[Identity, float]) -> None:
+        """Take what a look at the processes showed."""
+        self.cpu_by_process.update(family)
+        for identity in family:
+            # Ray's workers bear the name of what they do only while they do it: what it was then, they stay.
+            if self.role_by_process.get(identity, RAYS_OWN) == RAYS_OWN:
+                with suppress(OSError):
+                    self.role_by_process[identity] = role(_command_line(identity[0]))
 
 
 def watch(
@@ -76,7 +96,7 @@ def watch(
         )
         while process.poll() is None:
             family = _family()
-            usage.cpu_by_process.update(family)
+            usage.note(family)
             if memory and time.monotonic() >= due_s:
                 _note_memory(family, usage)
                 due_s = time.monotonic() + MEMORY_EVERY_S
@@ -103,7 +123,11 @@ def environment() -> dict[str, str]:
 
 def role(command_line: str) -> str:
     """What a process is there for."""
-    return next((name for word, name in ROLES.items() if word in command_line), "Ray's own")
+    return next((name for word, name in ROLES.items() if word in command_line), RAYS_OWN)
+
+
+def _command_line(pid: int) -> str:
+    return (Path("/proc") / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
 
 
 def _family() -> dict[Identity, float]:
@@ -134,7 +158,7 @@ def _note_memory(family: Mapping[Identity, float], usage: Usage) -> None:
         with suppress(OSError):
             folder = Path("/proc") / str(pid)
             lines = (folder / "smaps_rollup").read_text().splitlines()
-            name = role((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+            name = role(_command_line(pid))
             size = sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
             by_role[name] = by_role.get(name, 0) + size
     if sum(by_role.values()) > usage.peak_bytes:
@@ -149,7 +173,7 @@ def _wait_for_family(usage: Usage) -> float:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         left = _family()
-        usage.cpu_by_process.update(left)
+        usage.note(left)
         if not left:
             return time.monotonic() - began_s
         if time.monotonic() - began_s > END_WITHIN_S:

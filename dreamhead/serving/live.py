@@ -8,6 +8,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 
 from dreamhead.errors import DreamheadError
 from dreamhead.media.join import join_as_they_come
+from dreamhead.media.mime import mp4_header
 from dreamhead.records import Chunk, Job
 from dreamhead.serving.records import JobRecord
 from dreamhead.stages.prepare import with_digests
@@ -43,7 +44,7 @@ class LiveVideo:
         self._blocks: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(BLOCKS_AHEAD)
 
     async def blocks(self, is_gone: Callable[[], Awaitable[bool]]) -> AsyncIterator[bytes]:
-        """The file's bytes as they come; raises what went wrong, so that the response breaks off.
+        """The file's bytes as they come, its header whole before the rest; raises what went wrong.
 
         `is_gone` tells whether the reader has gone away: it is asked while there is nothing to send, as nothing else
         would show it then.
@@ -51,22 +52,28 @@ class LiveVideo:
         thread = threading.Thread(target=self._run, name=f"stream-{self._job.job_id}", daemon=True)
         thread.start()
         try:
+            head = b""
+            while mp4_header(head) is None:
+                if (block := await self._next(is_gone)) is None:
+                    raise StreamEndedError("nobody listens")
+                head += block
+            yield head
             while (block := await self._next(is_gone)) is not None:
-                if isinstance(block, Exception):
-                    raise block
                 yield block
         finally:
             self._closed.set()
 
-    async def _next(self, is_gone: Callable[[], Awaitable[bool]]) -> bytes | Exception | None:
+    async def _next(self, is_gone: Callable[[], Awaitable[bool]]) -> bytes | None:
         coming = self._loop.create_task(self._blocks.get())
         try:
             while not (await asyncio.wait({coming}, timeout=GONE_S))[0]:
                 if await is_gone():
                     return None
-            return coming.result()
         finally:
             coming.cancel()
+        if isinstance(block := coming.result(), Exception):
+            raise block
+        return block
 
     def write(self, data: bytes) -> int:
         """Hand data to the reader, and wait while it has enough; called by the muxer."""

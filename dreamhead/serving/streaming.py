@@ -1,5 +1,6 @@
 """A job's video while it is rendered."""
 
+from asyncio import Semaphore
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -7,14 +8,18 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, StreamingResponse
 
-from dreamhead.serving.live import LiveVideo
+from dreamhead.media.mime import mp4_mime_type
+from dreamhead.serving.live import LiveVideo, StreamEndedError
 from dreamhead.serving.problems import ProblemError
 from dreamhead.serving.reading import UNKNOWN, TheJob
 from dreamhead.serving.schemas import ProblemView
 from dreamhead.serving.service import Owner, TheService
 
 STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"video/mp4": {}}, "description": "Fragmented MP4, as chunks are finished."},
+    200: {
+        "content": {"video/mp4": {}},
+        "description": "Fragmented MP4, as chunks are finished; the type's `codecs` name what it holds.",
+    },
     307: {"description": "The job has succeeded: the whole video is there."},
     409: {"model": ProblemView, "description": "Nothing to stream: the job hasn't begun, or has failed."},
     429: {"model": ProblemView, "description": "Too many streams; try again after `Retry-After` seconds."},
@@ -27,8 +32,8 @@ router = APIRouter()
 async def stream_video(record: TheJob, request: Request, service: TheService, owner: Owner) -> Response:
     """The video from its beginning, while the rest of it is still rendered.
 
-    It ends when the video does, and breaks off when the job fails or is cancelled. The file that `/video` gives later
-    is another one, with the same frames.
+    The answer begins with the first chunk. It ends when the video does, and breaks off when the job fails or is
+    cancelled. The file that `/video` gives later is another one, with the same frames.
     """
     if record.result is not None:
         return RedirectResponse(f"/v1/dubs/{record.id}/video", 307)
@@ -43,9 +48,22 @@ async def stream_video(record: TheJob, request: Request, service: TheService, ow
     job = record.to_job(service.store.result_uri(record.id))
     video = LiveVideo(job, work, lambda: service.store.read(owner, record.id), service.settings.poll_s)
 
-    async def blocks() -> AsyncIterator[bytes]:
-        async with service.streams:
-            async for block in video.blocks(request.is_disconnected):
-                yield block
+    blocks = _counted(video.blocks(request.is_disconnected), service.streams)
+    try:
+        head = await anext(blocks)
+    except StreamEndedError as error:
+        raise ProblemError(409, f"there is nothing to stream: {error}") from error
+    headers = {"Cache-Control": "no-store"}
+    return StreamingResponse(_after(head, blocks), media_type=mp4_mime_type(head), headers=headers)
 
-    return StreamingResponse(blocks(), media_type="video/mp4", headers={"Cache-Control": "no-store"})
+
+async def _counted(blocks: AsyncIterator[bytes], places: Semaphore) -> AsyncIterator[bytes]:
+    async with places:
+        async for block in blocks:
+            yield block
+
+
+async def _after(head: bytes, blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield head
+    async for block in blocks:
+        yield block

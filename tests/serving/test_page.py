@@ -14,6 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Route, expect, sync_playwright
 
 from dreamhead import storage
+from dreamhead.media.mime import mp4_mime_type
 from dreamhead.serving import dubber as dubber_module
 from dreamhead.serving.keys import ApiKeys, new_key
 from tests.serving.browsing import CONTRASTS, DIFFERENCE, SMALL_TARGETS, TIMES, WAIT_MS, Visit, host_of
@@ -454,7 +455,7 @@ def test_a_job_with_a_stream_shows_it_while_it_runs(
     running = real | {"status": "running", "links": real["links"] | {"stream": f"/v1/dubs/{job_id}/stream"}}
     event = f"id: 1\nevent: job\ndata: {json.dumps(running)}\n\n"
     page.route("**/events", lambda route: route.fulfill(body=event, content_type="text/event-stream"))
-    kind = 'video/mp4; codecs="avc1.42C00A"'
+    kind = mp4_mime_type(fragmented)
     page.route("**/stream", lambda route: route.fulfill(body=fragmented, content_type=kind))
     page.route("**/source", lambda route: route.fulfill(status=404, body="{}"))
     if is_locked:

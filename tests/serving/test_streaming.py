@@ -43,11 +43,16 @@ class Site:
 
     async def get(self, path: str) -> http.client.HTTPResponse:
         """The answer, its body not yet read; no redirect is followed."""
+        response = await asyncio.to_thread((await self.ask(path)).getresponse)
+        self.opened.append(response)
+        return response
+
+    async def ask(self, path: str) -> http.client.HTTPConnection:
+        """Ask, and don't wait for the answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_S)
         await asyncio.to_thread(connection.request, "GET", path)
-        response = await asyncio.to_thread(connection.getresponse)
-        self.opened += [response, connection]
-        return response
+        self.opened.append(connection)
+        return connection
 
     async def until_prepared(self, job_id: str) -> None:
         """Wait until it is known how long the output is."""
@@ -123,7 +128,8 @@ def test_what_came_plays_before_the_job_is_done_and_the_whole_is_the_result(
             await here.until(lambda: len(stages.rendered) == 3)
             await here.until_prepared(job_id)
             response = await here.get(f"/v1/dubs/{job_id}/stream")
-            assert (response.status, response.headers["content-type"]) == (200, "video/mp4")
+            assert response.status == 200
+            assert response.headers["content-type"] == 'video/mp4; codecs="avc1.42C00D, mp4a.40.2"'
             early = b""
             # The header, and of three chunks all but what waits for the last.
             while len(frames_of(early)) < CHUNK_FRAMES:
@@ -163,25 +169,53 @@ def test_the_stream_of_a_job_that_fails_breaks_off(studio: Studio, stages: Local
             assert here.service.store.read(OWNER, job_id).state == "failed"
             response = await here.get(f"/v1/dubs/{job_id}/stream")
             assert (response.status, response.headers["retry-after"]) == (409, None)
-            detail = json.loads(await asyncio.to_thread(response.read))["detail"]
-            assert detail == "the job is failed: there is nothing to stream"
+            assert await detail_of(response) == "the job is failed: there is nothing to stream"
 
     run(work)
 
 
-def test_streams_are_counted_and_one_that_nobody_reads_ends(studio: Studio, stages: LocalStages) -> None:
+def test_a_job_that_fails_before_its_first_chunk_has_no_stream(studio: Studio, stages: LocalStages) -> None:
     async def work() -> None:
         studio.settings = studio.settings.model_copy(update={"streams_at_once": 1})
         stages.allowed = asyncio.Semaphore(0)
         async with site(studio, stages) as here:
             job_id = submit(here, studio)
             await here.until_prepared(job_id)
-            first = await here.get(f"/v1/dubs/{job_id}/stream")
+            asked = asyncio.create_task(here.get(f"/v1/dubs/{job_id}/stream"))
+            await here.until(here.service.streams.locked)
+            stages.defect = "broken"
+            stages.allowed.release()
+            response = await asked
+            assert response.status == 409
+            assert await detail_of(response) == "there is nothing to stream: failed before frame 0 of 24 was rendered"
+
+    run(work)
+
+
+async def detail_of(response: http.client.HTTPResponse) -> str:
+    """What a problem says."""
+    return str(json.loads(await asyncio.to_thread(response.read))["detail"])
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_streams_are_counted_and_one_that_nobody_reads_ends(studio: Studio, stages: LocalStages, begins: bool) -> None:
+    async def work() -> None:
+        studio.settings = studio.settings.model_copy(update={"streams_at_once": 1})
+        stages.allowed = asyncio.Semaphore(0)
+        async with site(studio, stages) as here:
+            job_id = submit(here, studio)
+            await here.until_prepared(job_id)
+            first = await here.ask(f"/v1/dubs/{job_id}/stream")
+            await here.until(here.service.streams.locked)
             second = await here.get(f"/v1/dubs/{job_id}/stream")
-            assert (first.status, second.status) == (200, 429)
+            assert second.status == 429
             assert second.headers["retry-after"] == str(studio.settings.retry_after_s)
-            for one in here.opened:
-                one.close()
+            if begins:
+                stages.allowed.release()
+                response = await asyncio.to_thread(first.getresponse)
+                assert response.status == 200
+                response.close()
+            first.close()
             await here.until(lambda: not here.service.streams.locked())
 
     run(work)
