@@ -13,11 +13,14 @@ import ray
 from ray.autoscaler.sdk import request_resources
 
 from dreamhead.cluster.pools import FINALIZE_CPUS, Node
-from dreamhead.config import PoolsSettings
+from dreamhead.config import PoolSettings, PoolsSettings
 from dreamhead.errors import ClusterError
 
 LOCAL_OBJECT_STORE_BYTES = 256 * 1024 * 1024
 """Rows are kilobytes: what Ray would take by itself, a third of the memory, is better left to the frames."""
+
+GPU_DIGITS = 4
+"""Decimal places that Ray counts resources to."""
 
 LOOK_EVERY_S = 1.0
 """How often it is looked whether machines are up."""
@@ -100,12 +103,10 @@ def wait_for_nodes(pools: PoolsSettings, fits: Callable[[Sequence[Node]], bool])
     given = [pool for pool in (pools.analyse, pools.landmarks, pools.render) if pool is not None]
     if not pools.wait_for_nodes_s or fits(cluster_nodes()):
         return
-    actors = [pool for pool in given for _ in range(pool.min_size)]
-    # The last is for checking and finalising.
-    bundles = [*({"CPU": pool.num_cpus, "GPU": pool.num_gpus} for pool in actors), {"CPU": FINALIZE_CPUS}]
-    selectors = [*(dict(pool.label_selector) for pool in actors), {}]
-    wanted = [{name: share for name, share in bundle.items() if share} for bundle in bundles]
-    request_resources(bundles=wanted, bundle_label_selectors=selectors)
+    bundles = bundles_of(given)
+    request_resources(
+        bundles=[bundle for bundle, _ in bundles], bundle_label_selectors=[selector for _, selector in bundles]
+    )
     deadline = time.monotonic() + pools.wait_for_nodes_s
     try:
         while not fits(cluster_nodes()) and time.monotonic() < deadline:
@@ -113,6 +114,27 @@ def wait_for_nodes(pools: PoolsSettings, fits: Callable[[Sequence[Node]], bool])
     finally:
         # From here on the pools' actors hold the machines.
         request_resources(bundles=[])
+
+
+def bundles_of(pools: Sequence[PoolSettings]) -> list[tuple[dict[str, float], dict[str, str]]]:
+    """Resources and label selectors to ask the autoscaler for: what the smallest pools need, and one finalising task.
+
+    Actors that share a GPU are one bundle: the autoscaler reckons in floating point, in which 0.2 of a GPU doesn't fit
+    beside 0.8, and would start a machine for each.
+    """
+    actors = sorted((pool for pool in pools for _ in range(pool.min_size)), key=lambda pool: -pool.num_gpus)
+    bundles: list[tuple[dict[str, float], dict[str, str]]] = []
+    for pool in actors:
+        selector = dict(pool.label_selector)
+        for bundle, others in bundles:
+            shared = round(bundle.get("GPU", 0.0) + pool.num_gpus, GPU_DIGITS)
+            if pool.num_gpus and others == selector and shared <= 1:
+                bundle["GPU"], bundle["CPU"] = shared, bundle["CPU"] + pool.num_cpus
+                break
+        else:
+            bundles.append(({"CPU": pool.num_cpus, "GPU": pool.num_gpus}, selector))
+    bundles.append(({"CPU": FINALIZE_CPUS}, {}))
+    return [({name: share for name, share in bundle.items() if share}, selector) for bundle, selector in bundles]
 
 
 def _needed(pools: PoolsSettings) -> int:

@@ -48,10 +48,29 @@ def test_what_the_given_pools_need_is_asked_for_until_it_is_there(autoscaler: Au
     assert two_gpus(autoscaler.nodes)
     wanted, released = autoscaler.asked
     assert wanted == {
-        "bundles": [{"CPU": 1.0}, {"GPU": 0.8}, {"GPU": 0.8}, {"CPU": FINALIZE_CPUS}],
-        "bundle_label_selectors": [{}, {"pool": "gpu"}, {"pool": "gpu"}, {}],
+        "bundles": [{"GPU": 0.8}, {"GPU": 0.8}, {"CPU": 1.0}, {"CPU": FINALIZE_CPUS}],
+        "bundle_label_selectors": [{"pool": "gpu"}, {"pool": "gpu"}, {}, {}],
     }
     assert released == {"bundles": []}
+
+
+def test_actors_that_share_a_gpu_are_asked_for_together() -> None:
+    landmarks = PoolSettings(min_size=1, num_cpus=0.5, num_gpus=0.2, label_selector={"pool": "gpu"})
+    elsewhere = landmarks.model_copy(update={"label_selector": {}})
+    whole = PoolSettings(min_size=1, num_cpus=1, num_gpus=2)
+    end = ({"CPU": FINALIZE_CPUS}, {})
+    both = [({"CPU": 0.5, "GPU": 1.0}, {"pool": "gpu"}), ({"GPU": 0.8}, {"pool": "gpu"})]
+    assert session.bundles_of([landmarks, GPU]) == [*both, end]
+    assert session.bundles_of([elsewhere, GPU]) == [
+        *[({"GPU": 0.8}, {"pool": "gpu"})] * 2,
+        ({"CPU": 0.5, "GPU": 0.2}, {}),
+        end,
+    ]
+    assert session.bundles_of([whole, landmarks]) == [
+        ({"CPU": 1.0, "GPU": 2.0}, {}),
+        (both[0][0] | {"GPU": 0.2}, {"pool": "gpu"}),
+        end,
+    ]
 
 
 def test_nothing_is_asked_for_where_all_fits_or_nobody_waits(autoscaler: Autoscaler) -> None:
