@@ -16,11 +16,12 @@ from dreamhead.stages.attempts import HERE, ChunkAttempts, Place
 from dreamhead.stages.device import use_device
 from dreamhead.stages.source import open_source
 from dreamhead.stages.speech import MARGIN_S, load_speech
+from dreamhead.stages.strength import is_dubbed
 from dreamhead.stages.work import Work
 
 
 class MakeLandmarks:
-    """Chunk to chunk with `landmarks_uri` set; a shot without a face needs none."""
+    """Chunk to chunk with `landmarks_uri` set; one of which no frame is dubbed needs none."""
 
     def __init__(self, settings: DubSettings, checkpoint_uri: str, work_uri: str, place: Place = HERE) -> None:
         checkpoint = Checkpoint.load(checkpoint_uri)
@@ -43,11 +44,12 @@ class MakeLandmarks:
     def _publish(self, chunk: Chunk) -> Chunk:
         began = time.perf_counter()
         uri = self._work.landmarks_uri(chunk)
-        neutral, articulation = load_arrays(chunk.analysis_uri, "neutral", "articulation")
-        if not np.isfinite(neutral).all():
+        neutral, articulation, routes = load_arrays(chunk.analysis_uri, "neutral", "articulation", "routes")
+        source = open_source(chunk.job, self._work)
+        if not np.isfinite(neutral).all() or not is_dubbed(chunk, source, routes):
             return chunk
         if not storage.exists(uri):
-            times_s = open_source(chunk.job, self._work).timeline.times_s[chunk.start : chunk.stop]
+            times_s = source.timeline.times_s[chunk.start : chunk.stop]
             context_s = self._pipeline.context_s
             speech = load_speech(self._work, chunk.job, times_s[0] - context_s, times_s[-1] + context_s)
             targets = self._pipeline(speech, times_s, neutral, chunk.job.seed, float(articulation))

@@ -19,6 +19,13 @@ def strength_of(chunk: Chunk, source: Source, shot: ShotAnalysis, fade_s: float)
     return np.minimum(by_route[shown], by_segment[part])
 
 
+def is_dubbed(chunk: Chunk, source: Source, routes: NDArray[np.uint8]) -> bool:
+    """Whether `strength_of` is above 0 for any frame of a chunk, by the routes of its shot's frames alone."""
+    part = slice(chunk.start, chunk.stop)
+    inside = inside_segments(chunk.job.segments, source.timeline.times_s[part])
+    return bool((inside & (routes[source.timeline.source[part] - chunk.shot_start] == Route.DUB)).any())
+
+
 def routes_of(chunk: Chunk, source: Source, shot: ShotAnalysis) -> dict[str, int]:
     """A chunk's frames by `Route` name."""
     part = slice(chunk.start, chunk.stop)

@@ -55,6 +55,15 @@ def test_only_segments_are_dubbed(studio: Studio) -> None:
     assert [index for index, value in enumerate(studio.brightness(job.output_uri)) if value > 250] == [*range(10, 15)]
 
 
+def test_what_is_passed_through_needs_no_landmarks(studio: Studio) -> None:
+    job = studio.job(studio.clip(25), studio.speech(1.0), segments=(Segment(0.4, 0.6),))
+    row = studio.dub(job)
+    tracks = [uri for uri in storage.list_files(studio.work_uri) if "/landmarks-" in uri and uri.endswith(".npz")]
+    # Frames 10 to 15, in chunks of eight.
+    assert [track.rpartition("landmarks-")[2] for track in tracks] == ["00000008-00000016.npz"]
+    assert (row["chunks"], row["frames"]) == (3, 25)
+
+
 def test_targets_follow_the_speech(studio: Studio) -> None:
     job = studio.job(studio.clip(25), studio.speech(0.5))
     studio.dub(job)
