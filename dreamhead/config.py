@@ -222,7 +222,7 @@ class DubSettings(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks run."""
     cpu_threads: int = Field(default=2, ge=1)
-    """Threads of one network on a CPU; fixed, since sums depend on it."""
+    """Threads of one network on a CPU, fixed, since sums depend on it; and of the work on pictures in one process."""
     analysis: AnalysisSettings = AnalysisSettings()
     landmarks: LandmarkSettings = LandmarkSettings()
     render: RenderSettings = RenderSettings()

@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import yaml
 from rich.console import Console
@@ -17,9 +16,7 @@ from dreamhead.cluster.places import Places, find_places
 from dreamhead.cluster.progress import BatchProgress
 from dreamhead.cluster.session import ray_session
 from dreamhead.cluster.table import ResultsTable, Row
-
-if TYPE_CHECKING:
-    from dreamhead.stages.review.report import State
+from dreamhead.stages.review.report import State, write_report
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,11 +73,8 @@ class _Report:
         self._places = places
         self._began_s = time.monotonic()
 
-    def write(self, rows: list[Row], state: "State" = "running") -> None:
+    def write(self, rows: list[Row], state: State = "running") -> None:
         """Publish the page."""
-        # Needed once a minute at most, and with it comes what looks at faces: seconds that a start shouldn't take.
-        from dreamhead.stages.review.report import write_report
-
         write_report(
             rows,
             self._places.report_uri,

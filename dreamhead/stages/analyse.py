@@ -13,6 +13,7 @@ from dreamhead.pipelines.analysis import VideoAnalyser
 from dreamhead.records import Chunk, Span
 from dreamhead.stages.artefacts import load_json, save_shot
 from dreamhead.stages.attempts import HERE, Place, Trial, attempt, describe, publish_failure
+from dreamhead.stages.device import limit_threads
 from dreamhead.stages.plan import chunks_of_shots
 from dreamhead.stages.source import Source, open_source
 from dreamhead.stages.speech import EncodeSpeech
@@ -23,6 +24,7 @@ class AnalyseSpan:
     """Span to chunks. Shots that an earlier run or another language's job published are not walked again."""
 
     def __init__(self, settings: DubSettings, checkpoint_uri: str, work_uri: str, place: Place = HERE) -> None:
+        limit_threads(settings)
         checkpoint = Checkpoint.load(checkpoint_uri)
         self._settings = settings
         self._place = place

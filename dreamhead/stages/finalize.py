@@ -15,9 +15,11 @@ from dreamhead.records import Chunk, Route
 from dreamhead.stages import results
 from dreamhead.stages.artefacts import save_json
 from dreamhead.stages.attempts import publish_failure
+from dreamhead.stages.device import limit_threads
 from dreamhead.stages.prepare import PreparedJob
 from dreamhead.stages.results import Tally
-from dreamhead.stages.review.job import review, review_columns
+from dreamhead.stages.review.job import review
+from dreamhead.stages.review.record import review_columns
 from dreamhead.stages.source import open_source
 from dreamhead.stages.work import Work, settings_digest
 
@@ -31,6 +33,7 @@ def finalize(prepared: PreparedJob, work: Work, weights_digest: str, tally: Tall
     """
     try:
         began = time.perf_counter()
+        limit_threads(work.settings)
         chunks = work.finished_chunks(prepared.job)
         _check_tiles(prepared, chunks)
         _check_face(prepared, chunks)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,10 @@ from dreamhead.config import ReviewSettings
 from dreamhead.evaluation import metrics
 from dreamhead.faces import geometry
 from dreamhead.faces.reference import LIPS
-from dreamhead.stages.review.look import Look
+
+if TYPE_CHECKING:
+    # Whoever only writes figures needs none of what looks at faces.
+    from dreamhead.stages.review.look import Look
 
 Floats = NDArray[np.floating[Any]]
 
@@ -72,7 +75,7 @@ FIGURES: dict[str, Figure] = {
 """In the order in which people see them."""
 
 
-def figures(looks: Sequence[Look], settings: ReviewSettings) -> dict[str, float]:
+def figures(looks: Sequence["Look"], settings: ReviewSettings) -> dict[str, float]:
     """Figures by name, without those that can't be had: of lips that stand still, or of a source that does."""
     gap = settings.most_lag
     ours, wanted = (_joined([opening(getattr(look, name)) for look in looks], gap) for name in ("ours", "wanted"))
@@ -98,7 +101,7 @@ def opening(faces: Floats) -> NDArray[np.float64]:
     return np.asarray(geometry.lip_opening(faces), np.float64)
 
 
-def _pixel_figures(looks: Sequence[Look]) -> dict[str, float]:
+def _pixel_figures(looks: Sequence["Look"]) -> dict[str, float]:
     pixels = [one for look in looks for one in look.pixels]
     detail, true_detail = _mean([one.detail for one in pixels]), _mean([one.true_detail for one in pixels])
     return {
@@ -115,7 +118,7 @@ def _joined(curves: Sequence[Floats], gap: int) -> Floats:
     return np.concatenate([part for curve in curves for part in (curve, unknown)])
 
 
-def _jitter(looks: Sequence[Look]) -> float:
+def _jitter(looks: Sequence["Look"]) -> float:
     """A source that hardly speaks is no measure of lips that should: the livelier of the two is."""
     ours, source, wanted = (
         metrics.jitter(_joined_points([getattr(look, name)[:, LIPS] for look in looks]))

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any
 
@@ -17,10 +17,11 @@ from dreamhead.errors import DreamheadError, QualityError
 from dreamhead.evaluation.pictures import Shown, sheet
 from dreamhead.faces.detection import FaceDetector
 from dreamhead.records import Chunk, Job, Route, VideoInfo
-from dreamhead.stages.artefacts import load_arrays, load_json, load_shot, save_json
+from dreamhead.stages.artefacts import load_arrays, load_shot, save_json
 from dreamhead.stages.prepare import PreparedJob
 from dreamhead.stages.review.figures import figures, opening
 from dreamhead.stages.review.look import Look, look_at
+from dreamhead.stages.review.record import Review, passed_through, review_uri, sheet_uri
 from dreamhead.stages.review.sample import choose_stretches, frames_wanted
 from dreamhead.stages.review.verdict import breaches, score
 from dreamhead.stages.source import open_source
@@ -36,28 +37,6 @@ BROKEN = (DreamheadError, RuntimeError, ValueError, cv2.error)
 """What looking may raise: a dub is not lost because the look at it failed."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Review:
-    """What was found on one job's output: the content of review.json."""
-
-    figures: dict[str, float]
-    """By the names of `figures.FIGURES`."""
-    reasons: list[str] = field(default_factory=list)
-    """Why a person should look; empty when nothing is beyond a limit."""
-    routes: dict[str, int] = field(default_factory=dict)
-    """Frames of the output by `Route` name."""
-    curves: list[dict[str, Any]] = field(default_factory=list)
-    """A stretch each: `times_s`, and the lip openings `ours`, `wanted`, `source` in eye distances, None if unknown."""
-    moments_s: list[float] = field(default_factory=list)
-    """Seconds of the pictures of sheet.jpg, row by row; empty when there is none."""
-    worst_s: float | None = None
-    """The one of them whose lips are furthest off."""
-    error: str = ""
-    """Why the output couldn't be looked at."""
-    seconds: float = 0.0
-    """What the review took."""
 
 
 def review(prepared: PreparedJob, chunks: Sequence[Chunk], work: Work, output: VideoInfo) -> None:
@@ -76,36 +55,12 @@ def review(prepared: PreparedJob, chunks: Sequence[Chunk], work: Work, output: V
     began = time.perf_counter()
     found, picture = _review(prepared, chunks, work, output)
     if picture:
-        storage.write_bytes(sheet_uri(_review_uri(prepared.job, work)), picture)
+        storage.write_bytes(sheet_uri(review_uri(prepared.job, work)), picture)
     values = asdict(found) | {"seconds": round(time.perf_counter() - began, 3), "version": __version__}
-    save_json(_review_uri(prepared.job, work), values)
+    save_json(review_uri(prepared.job, work), values)
     beyond = breaches(found.figures, settings)
     if beyond and settings.gate == "fail":
         raise QualityError("; ".join(breach.terse for breach in beyond))
-
-
-def review_columns(job: Job, work: Work) -> dict[str, Any]:
-    """The columns of the results that tell of a job's review; empty ones without it."""
-    uri = _review_uri(job, work)
-    if work.settings.review.gate == "off" or not storage.exists(uri):
-        return {}
-    found = load_review(uri)
-    return {"quality": found.figures, "needs_look": "; ".join(found.reasons), "review_uri": uri}
-
-
-def load_review(uri: str) -> Review:
-    """Read a review.json; raises StorageError."""
-    values = load_json(uri)
-    return Review(**{name: values[name] for name in Review.__dataclass_fields__ if name in values})
-
-
-def sheet_uri(review_uri: str) -> str:
-    """Where the contact sheet of a review lies."""
-    return storage.join(review_uri.rpartition("/")[0], "sheet.jpg")
-
-
-def _review_uri(job: Job, work: Work) -> str:
-    return storage.join(work.result_uri(job).rpartition("/")[0], "review.json")
 
 
 def _review(prepared: PreparedJob, chunks: Sequence[Chunk], work: Work, output: VideoInfo) -> tuple[Review, bytes]:
@@ -185,13 +140,6 @@ def _reasons(found: dict[str, float], routes: dict[str, int], settings: ReviewSe
     asked = {name: count for name, count in routes.items() if name != Route.OUTSIDE_SEGMENTS.name}
     why = {"passed_through": f" ({passed_through(asked)})"}
     return [breach.reason + why.get(breach.limit.figure, "") for breach in breaches(found, settings)]
-
-
-def passed_through(routes: dict[str, int]) -> str:
-    """Why frames passed through, in words; empty when none did."""
-    counts = {name: count for name, count in routes.items() if name != Route.DUB.name and count}
-    ranked = sorted(counts.items(), key=lambda item: -item[1])
-    return ", ".join(f"{name.lower().replace('_', ' ')} in {count}" for name, count in ranked)
 
 
 def _moments(looks: Sequence[Look]) -> tuple[list[Shown], int]:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from dreamhead.faces import geometry
 from dreamhead.records import Chunk, Job
 from dreamhead.stages.artefacts import load_arrays, load_shot, save_json
-from dreamhead.stages.review.job import load_review, review_columns
 from dreamhead.stages.review.look import wanted_faces
+from dreamhead.stages.review.record import load_review, review_columns
 from dreamhead.stages.source import Source, open_source
 from dreamhead.stages.speech import load_speech
 from dreamhead.stages.strength import strength_of

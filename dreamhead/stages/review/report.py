@@ -18,7 +18,7 @@ from dreamhead.config import ReviewSettings
 from dreamhead.errors import StorageError
 from dreamhead.stages.review.curves import clock, curves_svg
 from dreamhead.stages.review.figures import FIGURES
-from dreamhead.stages.review.job import Review, load_review, passed_through, sheet_uri
+from dreamhead.stages.review.record import Review, load_review, passed_through, sheet_uri
 from dreamhead.stages.review.verdict import breaches
 
 State = Literal["running", "interrupted", "finished"]

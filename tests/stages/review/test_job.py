@@ -13,7 +13,7 @@ from dreamhead.config import DubSettings, ReviewSettings, WeightsSettings
 from dreamhead.records import Job, Route, Segment
 from dreamhead.stages.artefacts import load_json
 from dreamhead.stages.review import job as review_job
-from dreamhead.stages.review.job import Review, load_review, passed_through, sheet_uri
+from dreamhead.stages.review.record import Review, load_review, passed_through, sheet_uri
 from dreamhead.stages.work import settings_digest
 
 Clip = Any  # The fixtures' own classes; conftest modules can't be imported.

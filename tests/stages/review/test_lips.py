@@ -16,8 +16,8 @@ from dreamhead.media.audio import write_wav
 from dreamhead.records import Job, Segment
 from dreamhead.stages.opening import open_work
 from dreamhead.stages.prepare import with_digests
-from dreamhead.stages.review.job import load_review
 from dreamhead.stages.review.lips import LipCurves, lip_curves, save_lips
+from dreamhead.stages.review.record import load_review
 from dreamhead.stages.work import Work
 
 Clip = Any  # The fixtures' own classes; conftest modules can't be imported.
