@@ -65,11 +65,11 @@ def write_manifest(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     return path
 
 
-def write_settings(path: Path, **sections: Mapping[str, Any]) -> Path:
-    """Settings of one worker a pool and of one thread each, with what else is given, by section."""
+def write_settings(path: Path, **values: Any) -> Path:
+    """Settings of one worker a pool and of one thread each, with what else is given, by its name."""
     pools = {name: ONE for name in ("analyse", "landmarks", "render")}
-    values = {"device": "cpu", "cpu_threads": 1, "output": CHEAP, "pools": pools, **sections}
-    path.write_text(yaml.safe_dump(values))
+    content = {"device": "cpu", "cpu_threads": 1, "output": CHEAP, "pools": pools, **values}
+    path.write_text(yaml.safe_dump(content))
     return path
 
 

@@ -1,5 +1,6 @@
 """Read sound as mono float32 samples at any rate, by time; time 0 is the first sample, or the first picture if any."""
 
+import io
 import math
 import wave
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from numpy.typing import NDArray
 
+from dreamhead import storage
 from dreamhead.errors import MediaError
 from dreamhead.media.container import MP4, find_video, media_errors, open_media
 
@@ -77,13 +79,15 @@ def read_speech(uri: str, start_s: float, stop_s: float, sample_rate: int = 16_0
 
 
 def write_wav(path: Path, samples: NDArray[np.float32], sample_rate: int) -> None:
-    """Write (N,) or (N, channels) samples in [-1, 1] as 16-bit WAV."""
+    """Write (N,) or (N, channels) samples in [-1, 1] as 16-bit WAV; raises StorageError where it can't be written."""
     values = np.clip(np.round(samples * 32767.0), -32768, 32767).astype("<i2")
-    with wave.open(str(path), "wb") as file:
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
         file.setnchannels(1 if samples.ndim == 1 else samples.shape[1])
         file.setsampwidth(2)
         file.setframerate(sample_rate)
         file.writeframes(values.tobytes())
+    storage.write_bytes(str(path), buffer.getvalue())
 
 
 @contextmanager

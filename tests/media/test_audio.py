@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from dreamhead.errors import MediaError
+from dreamhead.errors import MediaError, StorageError
 from dreamhead.media.audio import probe_audio, read_speech, write_wav
 
 KINDS = [
@@ -89,6 +89,9 @@ def test_write_wav(tmp_path: Path) -> None:
         assert np.frombuffer(file.readframes(4), "<i2").tolist() == [0, 16384, -32767, 32767]
     write_wav(path, np.zeros((5, 2), dtype=np.float32), 8_000)
     assert probe_audio(str(path)).channels == 2
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"file/out\.wav: can't write: File exists"):
+        write_wav(tmp_path / "file" / "out.wav", np.zeros(5, dtype=np.float32), 8_000)
 
 
 def test_unusable_files_are_named(make_video: Any, tmp_path: Path) -> None:
