@@ -54,6 +54,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     (folder / "cluster.json").write_text(json.dumps(config))
     fake = {
         "RAY_FAKE_CLUSTER": "1",
+        # As `ray up` and KubeRay start it: Ray's first autoscaler knows no labels.
+        "RAY_enable_autoscaler_v2": "1",
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
         "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
