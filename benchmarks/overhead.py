@@ -100,7 +100,7 @@ def write_inputs(folder: Path, clips: int, seconds: float, renderers: int) -> No
 
 
 def measure(folder: Path, few: int, many: int, seconds: float, cores: str) -> dict[str, Cost]:
-    """Both ways, short and long; what changes on the machine meanwhile meets both alike."""
+    """All ways short, then all long, so that what changes on the machine meanwhile meets them alike."""
     short, long = folder / str(few), folder / str(many)
     frames_a_clip = round(seconds * RATE)
     used: dict[tuple[str, Path], Usage] = {}

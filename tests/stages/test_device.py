@@ -1,6 +1,6 @@
 """Threads: no stage takes more of a machine than its settings say."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import cv2
 import pytest
@@ -22,9 +22,10 @@ def own_threads() -> Iterator[None]:
 @pytest.mark.usefixtures("own_threads")
 @pytest.mark.parametrize("limit", [use_device, limit_threads])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_networks_and_pictures_get_the_threads_of_the_settings(limit: object, threads: int) -> None:
+def test_networks_and_pictures_get_the_threads_of_the_settings(
+    limit: Callable[[DubSettings], object], threads: int
+) -> None:
     torch.set_num_threads(2)
     cv2.setNumThreads(2)
-    assert callable(limit)
     limit(DubSettings(device="cpu", cpu_threads=threads))
     assert (torch.get_num_threads(), cv2.getNumThreads()) == (threads, threads)
