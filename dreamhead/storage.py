@@ -3,10 +3,12 @@
 import hashlib
 import os
 import posixpath
+import re
 import shutil
 import stat
+import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +24,9 @@ SCHEMES = ("file", "s3")
 
 UNFINISHED = ".unfinished"
 """Suffix of a local file that is being written; never listed."""
+OURS = re.compile(rf"\..{{0,64}}\.?[0-9a-f]{{32}}\{UNFINISHED}")
+ABANDONED_S = 3600.0
+"""A file that is being written changes all the time; the clocks of a file server and of its clients differ by less."""
 
 HASHED_BLOCK = 4 * 1024 * 1024
 
@@ -43,6 +48,12 @@ def resolve(uri: str, base: str) -> str:
     scheme, separator, path = base.rpartition("://")
     absolute = path if separator else str(Path(path).absolute())
     return scheme + separator + posixpath.normpath(posixpath.join(absolute, uri))
+
+
+def canonical(uri: str) -> str:
+    """One spelling for all that name the same place (`file:///a`, `/a`, `/b/../a`), to compare by; follows no links."""
+    # Path.resolve would ask the disk about each part.
+    return uri if is_remote(uri) else os.path.abspath(local_path(uri))  # noqa: PTH100
 
 
 def exists(uri: str) -> bool:
@@ -124,12 +135,26 @@ def list_sizes(prefix: str) -> dict[str, int]:
     if is_remote(prefix):
         return dict(sorted((uri, known.size) for uri, known in object_store.list_objects(prefix)))
     with _explained("list", prefix):
-        return dict(sorted(_local_sizes(prefix)))
+        found = _local_files(prefix, "**/*", lambda name: not name.endswith(UNFINISHED))
+        return dict(sorted((uri, status.st_size) for uri, status in found))
 
 
 def list_files(prefix: str) -> list[str]:
     """Uris of all files below a directory uri, sorted; none when there is no such directory."""
     return list(list_sizes(prefix))
+
+
+def abandoned(directory_uri: str, *, recursive: bool) -> dict[str, int]:
+    """Bytes of what killed processes left half-written in a local directory, by uri, sorted.
+
+    A file counts when nobody has written to it for `ABANDONED_S`. Object storage shows no such files.
+    """
+    if is_remote(directory_uri):
+        return {}
+    latest, pattern = time.time() - ABANDONED_S, "**/.*" if recursive else ".*"
+    with _explained("list", directory_uri):
+        found = _local_files(directory_uri, pattern, lambda name: OURS.fullmatch(name) is not None)
+        return dict(sorted((uri, status.st_size) for uri, status in found if status.st_mtime < latest))
 
 
 def delete(uri: str) -> None:
@@ -199,10 +224,10 @@ def _scheme(uri: str) -> str:
     return scheme
 
 
-def _local_sizes(prefix: str) -> Iterator[tuple[str, int]]:
+def _local_files(prefix: str, pattern: str, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, os.stat_result]]:
     root, start = local_path(prefix), prefix.rstrip("/")
-    for path in root.rglob("*"):
-        if path.suffix == UNFINISHED:
+    for path in root.glob(pattern):
+        if not is_wanted(path.name):
             continue
         try:
             status = path.stat()
@@ -210,7 +235,7 @@ def _local_sizes(prefix: str) -> Iterator[tuple[str, int]]:
             # Removed since it was listed.
             continue
         if stat.S_ISREG(status.st_mode):
-            yield f"{start}/{path.relative_to(root).as_posix()}", status.st_size
+            yield f"{start}/{path.relative_to(root).as_posix()}", status
 
 
 @lru_cache(maxsize=4096)

@@ -4,9 +4,10 @@ import logging
 import os
 import random
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import av
@@ -190,6 +191,28 @@ def face_frames() -> list[NDArray[np.uint8]]:
     return frames
 
 
+@pytest.fixture(scope="module")
+def bucket(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Uri of an empty bucket on a real S3 endpoint."""
+    # Slow to import, and most tests need none.
+    from moto.s3.responses import S3Response
+
+    from tests.s3 import s3_bucket
+
+    name = request.module.__name__.rpartition(".")[2].replace("_", "-")
+    with pytest.MonkeyPatch.context() as patch, s3_bucket(name) as uri:
+        patch.setattr(S3Response, "put_object", one_at_a_time(S3Response.put_object))
+        yield uri
+
+
+@pytest.fixture(params=["path", "s3"])
+def base(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A directory uri of each kind."""
+    if request.param == "s3":
+        return f"{request.getfixturevalue('bucket')}/{tmp_path.name}"
+    return str(tmp_path)
+
+
 @pytest.fixture
 def make_video(tmp_path: Path) -> VideoMaker:
     """Makes videos in the test's own folder."""
@@ -200,6 +223,17 @@ def make_video(tmp_path: Path) -> VideoMaker:
 def make_tone(tmp_path: Path) -> ToneMaker:
     """Makes sound files in the test's own folder."""
     return ToneMaker(tmp_path)
+
+
+def one_at_a_time(method: Callable[..., Any]) -> Callable[..., Any]:
+    """S3 checks a write's condition and writes in one step; moto does so only where one request is served at a time."""
+    lock = Lock()
+
+    def locked(*arguments: Any) -> Any:
+        with lock:
+            return method(*arguments)
+
+    return locked
 
 
 def sine(seconds: float, rate: int) -> NDArray[np.float32]:

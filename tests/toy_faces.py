@@ -64,13 +64,13 @@ def toy_shot(
         [posed(canonical_face(gap), 40, (100 + t, 70), turn(2.0 * t)) for t, gap in enumerate(openings)]
     )
     pose = geometry.fit_pose(landmarks)
-    raw = crop_transforms(pose, size)
+    raw, canonical = crop_transforms(pose, size), pose.to_canonical(landmarks)
     shot = ShotAnalysis(
         start=start,
         stop=start + len(openings),
         landmarks=landmarks,
         routes=np.full(len(openings), Route.DUB, np.uint8),
-        neutral=geometry.resting_face(pose.to_canonical(landmarks)),
+        neutral=geometry.resting_face(canonical[geometry.most_shut(geometry.lip_opening(canonical))]),
         articulation=math.nan,
         crops=smooth_transforms(raw, 1.0, size),
         reference_frames=np.arange(start, start + len(openings)),

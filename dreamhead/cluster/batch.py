@@ -12,6 +12,7 @@ from rich.console import Console
 from dreamhead import storage
 from dreamhead.cluster.command import SOME_FAILED, SUCCEEDED, run_command
 from dreamhead.cluster.driver import BatchRun
+from dreamhead.cluster.only_run import OnlyRun
 from dreamhead.cluster.places import Places, find_places
 from dreamhead.cluster.progress import BatchProgress
 from dreamhead.cluster.session import ray_session
@@ -48,10 +49,12 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     )
     if arguments.dry_run:
         return _dry_run(places)
+    storage.check_writable(places.work_uri)
     report = _Report(places)
     table = ResultsTable(places.results_uri, report.write)
     state: State = "interrupted"
-    with BatchProgress(console, report.jobs) as progress:
+    progress = BatchProgress(console, report.jobs)
+    with progress, OnlyRun(places.running_uri, places.results_uri, progress.say):
         try:
             _dub(places, arguments, table, progress)
             state = "finished"
@@ -91,7 +94,6 @@ def _dub(places: Places, arguments: argparse.Namespace, table: ResultsTable, pro
         progress.job(row)
     if not places.manifest.jobs:
         return
-    storage.check_writable(places.work_uri)
     with ray_session(places.settings.pools):
         run = BatchRun(
             places.settings,

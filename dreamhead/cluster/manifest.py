@@ -58,9 +58,15 @@ def read_manifest(uri: str) -> Manifest:
             jobs.append(job_from_row(index, row, base))
         except InputError as error:
             failed.append(results.failed(_as_given(index, row), error))
-    _refuse_shared(uri, jobs, "output_uri")
-    _refuse_shared(uri, jobs, "job_id")
-    return Manifest(tuple(jobs), tuple(failed))
+    _refuse_shared(uri, jobs, "output_uri", storage.canonical)
+    _refuse_shared(uri, jobs, "job_id", str)
+    inputs = _inputs(jobs)
+    for job in jobs:
+        if source := inputs.get(storage.canonical(job.output_uri)):
+            overwrites = InputError(f"output_uri: {job.output_uri} is the {source}; nothing is overwritten")
+            failed.append(results.failed(job, overwrites))
+    refused = {row["row"] for row in failed}
+    return Manifest(tuple(job for job in jobs if job.row not in refused), tuple(failed))
 
 
 def read_rows(uri: str) -> list[Row]:
@@ -209,10 +215,18 @@ def _segment(item: Any) -> Segment:
     return Segment(float(start_s), float(end_s))
 
 
-def _refuse_shared(uri: str, jobs: list[Job], name: str) -> None:
+def _inputs(jobs: list[Job]) -> dict[str, str]:
+    """Every input, and the first row that names it."""
+    columns = ("video_uri", "audio_uri")
+    return {
+        storage.canonical(getattr(job, name)): f"{name} of row {job.row}" for job in reversed(jobs) for name in columns
+    }
+
+
+def _refuse_shared(uri: str, jobs: list[Job], name: str, spelled: Callable[[str], str]) -> None:
     rows: dict[str, list[int]] = defaultdict(list)
     for job in jobs:
-        rows[getattr(job, name)].append(job.row)
+        rows[spelled(getattr(job, name))].append(job.row)
     shared = [f"rows {', '.join(map(str, indices))}: {value}" for value, indices in rows.items() if len(indices) > 1]
     if shared:
         raise ManifestError(f"{uri}: {name} must differ from row to row; {'; '.join(shared)}")

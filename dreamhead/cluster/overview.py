@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from dreamhead.cluster.places import Places
 from dreamhead.records import Job
-from dreamhead.stages.clean import Freed, free_analysis, free_job, free_other_settings
+from dreamhead.stages.clean import Freed, free_abandoned, free_analysis, free_job, free_other_settings
 from dreamhead.stages.opening import open_work
 from dreamhead.stages.status import JobStatus, job_status
 from dreamhead.stages.work import Work
@@ -30,6 +30,8 @@ def statuses(places: Places) -> Iterator[JobStatus]:
 def free(places: Places, *, analysis: bool, other_settings: bool, dry_run: bool) -> Freed:
     """Delete what the manifest's published jobs no longer need; returns what was, or would be, deleted.
 
+    What killed processes left half-written in the work directory, or beside outputs, goes as well.
+
     Args:
         analysis: also the analysis of videos whose every job is published.
         other_settings: also what was made for these jobs with other settings, weights or inputs.
@@ -38,7 +40,7 @@ def free(places: Places, *, analysis: bool, other_settings: bool, dry_run: bool)
     work, _ = open_work(places.settings, places.checkpoint_uri, places.work_uri)
     found = list(_side_by_side(places, lambda job: job_status(job, work)))
     done = [status.job for status in found if status.state == "done"]
-    freed = Freed()
+    freed = free_abandoned(places.manifest.jobs, work, dry_run=dry_run)
     for job in done:
         freed = freed.plus(free_job(job, work, dry_run=dry_run))
         if other_settings:

@@ -8,6 +8,7 @@ from dreamhead.cluster.manifest import Manifest, read_manifest
 from dreamhead.config import DubSettings, load_yaml
 from dreamhead.errors import ManifestError
 from dreamhead.stages.opening import fitted
+from dreamhead.stages.work import fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,11 @@ class Places:
     def report_uri(self) -> str:
         """Of the page for people, beside the results."""
         return storage.join(self.results_uri.rpartition("/")[0], "report.html")
+
+    @property
+    def running_uri(self) -> str:
+        """Of the file that keeps other runs away from these results."""
+        return storage.join(self.work_uri, "running", f"{fingerprint(self.results_uri)}.json")
 
 
 def find_places(

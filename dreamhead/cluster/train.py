@@ -14,6 +14,7 @@ from rich.console import Console
 
 from dreamhead import storage
 from dreamhead.cluster.command import SUCCEEDED, run_command
+from dreamhead.cluster.only_run import OnlyRun
 from dreamhead.cluster.session import ray_with_cpus
 from dreamhead.cluster.trainer import train_on_ray
 from dreamhead.cluster.training_progress import TrainingProgress
@@ -27,6 +28,8 @@ from dreamhead.training.settings import AUTOENCODER, STAGES, TrainingSettings, W
 from dreamhead.training.stage import train_stage
 
 ALL = "all"
+RUNNING = "running.json"
+"""Keeps other calls away from a stage of a run while one is at work there."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,7 +89,8 @@ def _train(planned: Plan, console: Console) -> None:
     if planned.is_done:
         console.print(f"{planned.stage}: all {planned.steps} steps are done", markup=False, highlight=False)
         return
-    with TrainingProgress(console, planned.stage, planned.steps) as progress:
+    progress = TrainingProgress(console, planned.stage, planned.steps)
+    with progress, OnlyRun(storage.join(planned.folder_uri, RUNNING), planned.folder_uri, progress.say):
         clips = planned.clips
         progress.say(f"{planned.stage}: {planned.steps} steps on {len(clips.train)} clips, into {planned.folder_uri}")
         if workers.num_workers == 0:

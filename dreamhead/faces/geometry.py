@@ -97,26 +97,24 @@ def lip_opening(canonical: Floats) -> Floats:
     return opening
 
 
-def articulation(canonical: Floats) -> float:
-    """How wide a speaker opens the mouth: 0.95 quantile of the lip opening, in units of eye distance.
+def articulation(opening: Floats) -> float:
+    """How wide a speaker opens the mouth: 0.95 quantile of the (T,) lip openings, in units of eye distance.
 
     Pauses hardly move a high quantile, as they would a deviation.
-
-    Args:
-        canonical: (T, 478, 3); rows of NaN are left out.
     """
-    return float(np.quantile(lip_opening(canonical[~np.isnan(canonical[:, 0, 0])]), 0.95))
+    return float(np.quantile(opening, 0.95))
 
 
-def resting_face(canonical: Floats) -> NDArray[np.float32]:
-    """(478, 3) the speaker's neutral: mean of the fifth of the frames whose mouth is most shut, its lips then closed.
+def most_shut(opening: Floats) -> NDArray[np.bool_]:
+    """(T,) the fifth of the frames whose mouth is most shut, by their lip openings."""
+    return np.asarray(opening <= np.quantile(opening, 0.2))
 
-    Args:
-        canonical: (T, 478, 3); rows of NaN are left out.
+
+def resting_face(shut: Floats) -> NDArray[np.float32]:
+    """(478, 3) the speaker's neutral: the mean of some (T, 478, 3) canonical faces, its lips then closed.
+
+    Of a speaker's frames those with the mouth `most_shut` are to be given.
     """
-    canonical = canonical[~np.isnan(canonical[:, 0, 0])]
-    opening = lip_opening(canonical)
-    shut = canonical[opening <= np.quantile(opening, 0.2)]
     return np.asarray(close_lips(shut.mean(axis=0)), np.float32)
 
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,26 +62,29 @@ class VideoAnalyser:
 
 
 class _Shot:
-    """Gathers one shot frame by frame."""
+    """Gathers one shot frame by frame; of each it keeps the landmarks, which are the analysis, and a few numbers."""
 
     def __init__(self, start: int, settings: AnalysisSettings, rate: float) -> None:
         self.start = start
         self._settings = settings
         self._rate = rate
         self._landmarks: list[NDArray[np.float32]] = []
+        self._poses: list[geometry.Pose] = []
+        self._openings: list[float] = []
         self._routes: list[Route] = []
         self._keeper = ReferenceKeeper(settings.reference_frames)
 
     def add(self, frame: Picture, landmarks: NDArray[np.float32] | None) -> None:
         number = self.start + len(self._routes)
         if landmarks is None:
-            self._landmarks.append(np.full((478, 3), np.nan, np.float32))
-            self._routes.append(Route.NO_FACE)
-            return
+            landmarks = np.full((478, 3), np.nan, np.float32)
         pose = geometry.fit_pose(landmarks[None])
+        canonical = pose.to_canonical(landmarks[None])
         self._landmarks.append(landmarks)
+        self._poses.append(pose)
+        self._openings.append(float(geometry.lip_opening(canonical)[0]))
         self._routes.append(self._route(pose))
-        shape = mouth_shape(pose.to_canonical(landmarks[None]))[0]
+        shape = mouth_shape(canonical)[0]
         if self._routes[-1] == Route.DUB and self._keeper.wants(shape):
             transform = crop_transforms(pose, self._settings.crop_size)[0]
             crop = extract(frame, transform, self._settings.crop_size)
@@ -90,18 +92,21 @@ class _Shot:
 
     def finish(self) -> ShotAnalysis:
         settings, keeper = self._settings, self._keeper
-        landmarks, routes = np.stack(self._landmarks), np.array(self._routes, np.uint8)
-        pose = geometry.fit_pose(landmarks)
+        routes, opening = np.array(self._routes, np.uint8), np.array(self._openings)
+        landmarks = np.stack(self._landmarks)
+        # A shot may be minutes long: canonical faces of all its frames would be the most that this process holds.
+        self._landmarks.clear()
+        pose = geometry.Pose(*(np.concatenate(part) for part in zip(*self._poses, strict=True)))
         transforms = crop_transforms(pose, settings.crop_size)
-        canonical, usable = pose.to_canonical(landmarks), routes == Route.DUB
+        usable = routes == Route.DUB
         count = len(keeper.frames)
         return ShotAnalysis(
             start=self.start,
             stop=self.start + len(landmarks),
             landmarks=landmarks,
             routes=_without_glimpses(routes, self._rate),
-            neutral=_neutral(canonical[usable]),
-            articulation=_articulation(canonical[usable], self._rate),
+            neutral=_neutral(landmarks, pose, usable, opening),
+            articulation=_articulation(opening[usable], self._rate),
             crops=smooth_transforms(transforms, settings.crop_smoothing_s * self._rate, settings.crop_size),
             reference_frames=np.array(keeper.frames, np.int64),
             reference_crops=np.array(keeper.crops, np.uint8).reshape(count, settings.crop_size, settings.crop_size, 3),
@@ -110,6 +115,8 @@ class _Shot:
 
     def _route(self, pose: geometry.Pose) -> Route:
         settings = self._settings
+        if np.isnan(pose.scale[0]):
+            return Route.NO_FACE
         if BROW_TO_CHIN / float(pose.scale[0]) < settings.min_face_px:
             return Route.FACE_TOO_SMALL
         if abs(pose.yaw_deg()[0]) > settings.max_yaw_deg or abs(pose.pitch_deg()[0]) > settings.max_pitch_deg:
@@ -117,14 +124,17 @@ class _Shot:
         return Route.DUB
 
 
-def _neutral(canonical: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    if not len(canonical):
+def _neutral(
+    landmarks: NDArray[np.float32], pose: geometry.Pose, usable: NDArray[np.bool_], opening: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    if not usable.any():
         return np.full((478, 3), np.nan, np.float32)
-    return geometry.resting_face(canonical)
+    shut = np.flatnonzero(usable)[geometry.most_shut(opening[usable])]
+    return geometry.resting_face(geometry.Pose(*(part[shut] for part in pose)).to_canonical(landmarks[shut]))
 
 
-def _articulation(canonical: NDArray[np.floating[Any]], rate: float) -> float:
-    return geometry.articulation(canonical) if len(canonical) >= LEAST_ARTICULATION_S * rate else math.nan
+def _articulation(opening: NDArray[np.float64], rate: float) -> float:
+    return geometry.articulation(opening) if len(opening) >= LEAST_ARTICULATION_S * rate else math.nan
 
 
 def _without_glimpses(routes: NDArray[np.uint8], rate: float) -> NDArray[np.uint8]:

@@ -13,9 +13,8 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
-from dreamhead import storage
+from dreamhead import storage, versioned
 from dreamhead.errors import InputError, StorageError
-from dreamhead.serving import versioned
 from dreamhead.serving.jobs import STRAY_S, JobStore, is_id
 from dreamhead.serving.records import Delivery, JobRecord
 from dreamhead.serving.schemas import JobView

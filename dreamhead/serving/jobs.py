@@ -23,9 +23,8 @@ from datetime import datetime, timedelta, timezone
 
 from pydantic import ValidationError
 
-from dreamhead import storage
+from dreamhead import storage, versioned
 from dreamhead.errors import DreamheadError, StorageError
-from dreamhead.serving import versioned
 from dreamhead.serving.records import Delivery, JobRecord, Options
 
 logger = logging.getLogger(__name__)

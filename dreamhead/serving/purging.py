@@ -10,10 +10,9 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
-from dreamhead import storage
+from dreamhead import storage, versioned
 from dreamhead.config import Section
 from dreamhead.errors import StorageError
-from dreamhead.serving import versioned
 from dreamhead.serving.jobs import JobStore, created_at, is_id
 from dreamhead.serving.records import JobRecord, curve_uri_of
 

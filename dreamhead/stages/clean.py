@@ -45,6 +45,14 @@ def free_analysis(jobs: Iterable[Job], work: Work, *, dry_run: bool = False) -> 
     return freed
 
 
+def free_abandoned(jobs: Iterable[Job], work: Work, *, dry_run: bool = False) -> Freed:
+    """Delete what killed processes left half-written in the work directory, and beside these jobs' outputs."""
+    sizes = storage.abandoned(work.uri, recursive=True)
+    for directory in sorted({storage.canonical(job.output_uri).rpartition("/")[0] for job in jobs}):
+        sizes |= storage.abandoned(directory, recursive=False)
+    return _delete(sizes, dry_run)
+
+
 def free_everything(job: Job, work: Work) -> Freed:
     """Delete all that was made for a job alone, its result too, whatever its settings and inputs were."""
     return _delete(storage.list_sizes(work.job_dir(job)), dry_run=False)

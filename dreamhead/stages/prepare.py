@@ -97,7 +97,7 @@ def _check_segments(job: Job, source: Source) -> None:
 
 
 def _check_output(job: Job) -> None:
-    if job.output_uri in (job.video_uri, job.audio_uri):
+    if storage.canonical(job.output_uri) in map(storage.canonical, (job.video_uri, job.audio_uri)):
         raise InputError(f"output_uri: {job.output_uri} is an input of the same job; nothing is overwritten")
     with naming_column("output_uri"):
         container_of(job.output_uri)

@@ -1,6 +1,7 @@
 """The work directory's layout: artefacts lie under names of what they depend on, so a change redoes only that.
 
 work/
+  running/                                *.json: which runs are at work here, one for each results file
   inputs/                                 *.json, *.npz: digests of files and what probing found in them
   analysis/<video digest>/<analysis>/     shot-*.npz, then span-*.json which lists them: written last = done
   speech/<audio digest>/<encoder>/        %05d.npz, windows of features on an absolute grid

@@ -7,6 +7,7 @@ log.jsonl           a line every few steps, and one for each validation
 tensorboard/        the same as curves, with pictures
 network/            the finished network, as diffusers saves it
 finished.json       written last
+running.json        while a call is at work here; dreamhead.cluster writes it
 """
 
 import json

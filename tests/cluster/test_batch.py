@@ -9,6 +9,8 @@ import yaml
 from dreamhead.cluster import batch
 from dreamhead.cluster.command import REFUSED, SOME_FAILED
 from dreamhead.cluster.manifest import read_manifest
+from dreamhead.cluster.only_run import OnlyRun
+from dreamhead.cluster.places import find_places
 from dreamhead.config import DubSettings, load_yaml
 from dreamhead.stages.dub import dub
 from tests.cluster.farm import ONE, TWO, Farm, decode
@@ -69,6 +71,22 @@ def test_pools_that_dont_fit_are_refused_at_once(
     farm.configure(TWO | {"num_cpus": 3.0})
     assert batch.main([str(farm.manifest), "--config", str(farm.config), "--checkpoint", farm.checkpoint]) == 2
     assert "ClusterError: the pools need 12.75 CPUs" in capsys.readouterr().err
+
+
+def test_results_that_another_run_writes_are_left_alone(farm: Farm, capsys: pytest.CaptureFixture[str]) -> None:
+    places = find_places(
+        str(farm.manifest),
+        config=farm.config,
+        checkpoint=farm.checkpoint,
+        work=str(farm.folder / "work"),
+        results=str(farm.results),
+    )
+    farm.results.write_bytes(b"of the other run")
+    with OnlyRun(places.running_uri, "there", print, beat_s=0.1):
+        assert batch.main(farm.arguments()) == REFUSED
+    assert farm.results.read_bytes() == b"of the other run"
+    assert f"ClusterError: {farm.results}: another run is at work there" in capsys.readouterr().err
+    assert list((farm.folder / "work" / "running").iterdir()) == [farm.folder / "work" / "running" / ".lock"]
 
 
 def test_a_dry_run_shows_settings_and_bad_rows(farm: Farm, capsys: pytest.CaptureFixture[str]) -> None:

@@ -120,6 +120,26 @@ def test_rows_that_share_an_output_are_refused_by_number(tmp_path: Path) -> None
         read_manifest(write(tmp_path / "m.jsonl", rows))
 
 
+def test_one_place_in_two_spellings_is_a_shared_output(tmp_path: Path) -> None:
+    rows = [GOOD, GOOD | {"output_uri": "file:///out/a.mp4"}, GOOD | {"output_uri": "/out/b/../a.mp4"}]
+    with pytest.raises(ManifestError, match=r"rows 0, 1, 2: /out/a.mp4"):
+        read_manifest(write(tmp_path / "m.jsonl", rows))
+
+
+@pytest.mark.parametrize(
+    ("spelled", "source"),
+    [("in/a.mp4", "video_uri of row 0"), ("in/x/../b.mp4", "video_uri of row 1"), ("s3://bucket/a.wav", "audio_uri")],
+)
+def test_no_row_may_overwrite_an_input_of_any_row(tmp_path: Path, spelled: str, source: str) -> None:
+    rows = [GOOD, GOOD | {"video_uri": "in/b.mp4", "output_uri": "/out/b.mp4"}, GOOD | {"output_uri": spelled}]
+    manifest = read_manifest(write(tmp_path / "m.jsonl", rows))
+    assert [job.row for job in manifest.jobs] == [0, 1]
+    (row,) = manifest.failed
+    assert (row["row"], row["error_type"]) == (2, "InputError")
+    assert f"is the {source}" in row["error"]
+    assert "nothing is overwritten" in row["error"]
+
+
 def test_rows_that_share_a_job_id_are_refused_by_number(tmp_path: Path) -> None:
     rows = [GOOD | {"job_id": "x"}, GOOD | {"job_id": "x", "output_uri": "/out/b.mp4"}]
     with pytest.raises(ManifestError, match="job_id must differ from row to row; rows 0, 1: x"):

@@ -1,11 +1,14 @@
 """`dreamhead status` and `dreamhead clean` on a manifest, of which some jobs are done."""
 
 import json
+import os
+import time
+import uuid
 from pathlib import Path
 
 import pytest
 
-from dreamhead import cli
+from dreamhead import cli, storage
 from dreamhead.cluster.manifest import read_manifest
 from dreamhead.config import DubSettings, load_yaml
 from dreamhead.stages.dub import dub
@@ -74,6 +77,26 @@ def test_clean_frees_what_is_done_and_nothing_else(half_done: Farm, capsys: pyte
     cli.main(arguments(farm, "clean", "--analysis"))
     assert files(farm.folder / "work" / "analysis") == []
     assert cli.main(arguments(farm, "status")) == cli.DONE
+
+
+def test_clean_frees_what_killed_processes_left_half_written(half_done: Farm) -> None:
+    farm, yesterday = half_done, time.time() - 86400
+    name = f".{{}}.{uuid.uuid4().hex}{storage.UNFINISHED}"
+    old = [farm.folder / folder / name.format("a.mp4") for folder in ("work", "work/jobs/job1/x", "out")]
+    kept = [
+        farm.folder / "work" / name.format("new"),
+        farm.folder / "out" / "deeper" / name.format("old"),
+        farm.folder / "out" / f"somebody's{storage.UNFINISHED}",
+    ]
+    for path in [*old, *kept]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+        if path != kept[0]:
+            os.utime(path, (yesterday, yesterday))
+    assert cli.main(arguments(farm, "clean", "--dry-run")) == cli.DONE
+    assert all(path.exists() for path in [*old, *kept])
+    assert cli.main(arguments(farm, "clean")) == cli.DONE
+    assert [path for path in [*old, *kept] if path.exists()] == kept
 
 
 def files(folder: Path) -> list[Path]:

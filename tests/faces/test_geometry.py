@@ -101,10 +101,11 @@ def test_shut_lips_are_left_alone() -> None:
     np.testing.assert_allclose(geometry.close_lips(shut), shut, atol=1e-7)
 
 
-def test_the_resting_face_comes_from_the_most_shut_frames() -> None:
+def test_the_resting_face_is_shut_and_comes_from_the_most_shut_frames() -> None:
     shapes = np.stack([canonical_face(gap) for gap in np.linspace(0, 0.4, 20)])
-    shapes[3] = np.nan
-    rest = geometry.resting_face(shapes)
+    shut = geometry.most_shut(geometry.lip_opening(shapes))
+    assert np.flatnonzero(shut).tolist() == [0, 1, 2, 3]
+    rest = geometry.resting_face(shapes[shut])
     assert rest.dtype == np.float32
     assert geometry.lip_opening(rest) == pytest.approx(0, abs=1e-6)
     chin = rest[topology.CHIN, 1] - canonical_face()[topology.CHIN, 1]

@@ -1,5 +1,6 @@
 """A portrait that moves, then a picture of nobody: shots, routes, resting face, crops and references."""
 
+import tracemalloc
 from collections.abc import Iterator
 
 import cv2
@@ -10,9 +11,11 @@ from numpy.typing import NDArray
 from dreamhead.config import AnalysisSettings, WeightsSettings
 from dreamhead.errors import InputError
 from dreamhead.faces import geometry
+from dreamhead.faces.reference import ReferenceKeeper
+from dreamhead.faces.tracking import FaceTracker
 from dreamhead.pipelines.analysis import VideoAnalyser, _without_glimpses
 from dreamhead.records import Route, ShotAnalysis
-from tests.toy_faces import astronaut
+from tests.toy_faces import astronaut, canonical_face, posed
 
 Picture = NDArray[np.uint8]
 SIZE = 96
@@ -130,3 +133,19 @@ def test_glimpses_pass_through() -> None:
     routes = np.array([1, 0, 0, 1, 0, 0, 0, 0, 0, 1, 3], np.uint8)
     assert _without_glimpses(routes, 25).tolist() == [1, 1, 1, 1, 0, 0, 0, 0, 0, 1, 3]
     assert _without_glimpses(routes[1:3], 25).tolist() == [0, 0]
+
+
+def test_a_long_shot_is_held_once(analyser: VideoAnalyser, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 1000
+    faces = iter([posed(canonical_face(gap), 40, (100, 70)) for gap in np.linspace(0.1, 0.7, count)])
+    monkeypatch.setattr(FaceTracker, "__call__", lambda *arguments: next(faces))
+    monkeypatch.setattr(ReferenceKeeper, "wants", lambda *arguments: False)
+    frame = np.zeros((SIZE, SIZE, 3), np.uint8)
+    tracemalloc.start()
+    (shot,) = analyser([frame] * count, 0, np.arange(count) / 25, "largest")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # The faces as they came and as one array; canonical ones, of twice the size each, only of the most shut frames.
+    assert peak < 3 * shot.landmarks.nbytes
+    assert geometry.lip_opening(shot.neutral) == pytest.approx(0, abs=1e-6)
+    assert shot.articulation == pytest.approx(0.67, abs=0.01)

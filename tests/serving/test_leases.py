@@ -10,7 +10,7 @@ import pytest
 from dreamhead.serving.jobs import JobStore, Limits, NewJob
 from dreamhead.serving.leases import HeldJob, LeaseLostError, Worker
 from dreamhead.serving.records import Failure, Options, Progress, Result
-from tests.serving.racers import claim_all, processes
+from tests.racers import claim_all, processes
 
 Clock = Any  # The fixture's own class; conftest modules can't be imported.
 

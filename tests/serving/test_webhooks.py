@@ -26,7 +26,7 @@ from dreamhead.serving.jobs import JobStore, Limits, NewJob
 from dreamhead.serving.records import Options
 from dreamhead.serving.settings import ServingSettings
 from dreamhead.serving.webhooks import UndeliveredError, Webhooks, is_public
-from tests.serving.racers import deliver_for_ever, spawned
+from tests.racers import deliver_for_ever, spawned
 
 Clock = Any  # The fixture's own class; conftest modules can't be imported.
 

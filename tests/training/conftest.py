@@ -30,6 +30,7 @@ def clip_row(
     pictures = [np.roll(picture, round(20 * gap), axis=0) for gap in opening]
     crops = [extract(frame, way, SIZE) for frame, way in zip(pictures, transforms, strict=True)]
     canonical = geometry.fit_pose(landmarks).to_canonical(landmarks)
+    gaps = geometry.lip_opening(canonical)
     return {
         "clip_id": clip_id,
         "speaker": f"speaker {seed}",
@@ -40,8 +41,8 @@ def clip_row(
         "crop_size": SIZE,
         "landmarks": landmarks.astype(np.float32).tobytes(),
         "transforms": transforms.astype(np.float32).tobytes(),
-        "neutral": geometry.resting_face(canonical).tobytes(),
-        "articulation": geometry.articulation(canonical),
+        "neutral": geometry.resting_face(canonical[geometry.most_shut(gaps)]).tobytes(),
+        "articulation": geometry.articulation(gaps),
         "spoken": len(speeds) > 0,
         "crops": [cv2.imencode(".jpg", crop[..., ::-1])[1].tobytes() for crop in crops],
         "speech": np.zeros(len(speeds) and frames * 640, np.int16).tobytes(),

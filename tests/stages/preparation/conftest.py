@@ -87,7 +87,7 @@ def candidate(opening: NDArray[np.float64], rate: float = RATE, **values: Any) -
             "landmarks": landmarks,
             "transforms": np.repeat(np.array([[[0.5, 0, 0], [0, 0.5, 0]]], np.float32), len(opening), axis=0),
             "track": Track(
-                neutral=geometry.resting_face(np.repeat(canonical_face()[None], 5, axis=0)),
+                neutral=geometry.resting_face(canonical_face()[None]),
                 articulation=0.3,
                 detected_share=1.0,
             ),

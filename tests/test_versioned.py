@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from dreamhead import storage
+from dreamhead import storage, versioned
 from dreamhead.errors import StorageError
-from dreamhead.serving import versioned
-from dreamhead.serving.versioned import Conflict
-from tests.serving.racers import count_up, number, processes
+from dreamhead.versioned import Conflict
+from tests.racers import count_up, number, processes
 
 
 def test_a_file_is_made_once_and_replaced_by_who_read_it(base: str) -> None:

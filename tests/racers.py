@@ -7,13 +7,13 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from multiprocessing.context import SpawnProcess
 
-from dreamhead.serving import versioned
+from dreamhead import versioned
 from dreamhead.serving.deliveries import Deliveries, Postman
 from dreamhead.serving.jobs import JobStore
 from dreamhead.serving.leases import Worker
 from dreamhead.serving.settings import ServingSettings
-from dreamhead.serving.versioned import Versioned
 from dreamhead.serving.webhooks import Webhooks
+from dreamhead.versioned import Versioned
 
 
 def count_up(uri: str, times: int) -> int:
