@@ -135,8 +135,10 @@ def _processes() -> str:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
+        status = Path(f"/proc/{pid}/stat")
+        # The state follows the name, which stands in brackets. Z: dead, and its parent hasn't asked yet.
+        return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True

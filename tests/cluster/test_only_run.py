@@ -71,12 +71,19 @@ def test_one_of_two_that_begin_together_is_refused(uri: str, said: list[str]) ->
     assert sorted(ended) == ["ran", "refused"]
 
 
-def test_a_killed_run_of_this_machine_is_taken_over_at_once(tmp_path: Path, said: list[str]) -> None:
+@pytest.mark.parametrize("is_reaped", [True, False])
+def test_a_killed_run_of_this_machine_is_taken_over_at_once(tmp_path: Path, said: list[str], is_reaped: bool) -> None:
     uri = str(tmp_path / "one.json")
-    assert subprocess.run([sys.executable, "-c", DIES, uri], check=False).returncode == -9
-    assert storage.exists(uri)
-    with run(uri, said, stale_s=1000):
-        assert said == []
+    with subprocess.Popen([sys.executable, "-c", DIES, uri], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        # Its end closes the pipe; until somebody waits for it, it is still in the list of processes.
+        assert process.stdout.read() == b""
+        if is_reaped:
+            process.wait()
+        assert storage.exists(uri)
+        with run(uri, said, stale_s=1000):
+            assert said == []
+    assert process.returncode == -9
 
 
 @pytest.mark.parametrize("elsewhere", ["another machine 1", f"{socket.gethostname()} pid:[1]"])
