@@ -1,4 +1,4 @@
-"""The `dreamhead` command. Exit status: 0 done, 1 the dub failed, 2 wrong usage or settings."""
+"""The `dreamhead` command. Exit status: 0 done, 1 the dub failed, 2 wrong usage, settings, weights or manifest."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ import dreamhead
 from dreamhead import storage
 from dreamhead.client.commands import app as client
 from dreamhead.config import DubSettings, load_yaml
-from dreamhead.errors import ConfigError, DreamheadError, InputError
+from dreamhead.errors import CheckpointError, ConfigError, DreamheadError, InputError, ManifestError
 from dreamhead.records import LongerAudio
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(end.code or DONE)
     except DreamheadError as error:
         _say(f"{type(error).__name__}: {error}")
-        return WRONG_USAGE if isinstance(error, ConfigError) else FAILED
+        return WRONG_USAGE if isinstance(error, ConfigError | ManifestError | CheckpointError) else FAILED
     return DONE
 
 
@@ -164,12 +164,16 @@ def clean(
     other_settings: Annotated[bool, typer.Option(help="Also what other settings, weights or inputs left")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only say how much it is")] = False,
 ) -> None:
-    """Free what published jobs no longer need: chunks, landmarks. Outputs and results stay."""
+    """Free what published jobs no longer need: chunks, landmarks. Outputs and results stay.
+
+    Refused while a run is at work in the work directory. Of other manifests' jobs there, --analysis and
+    --other-settings know nothing.
+    """
     from dreamhead.cluster.overview import free
     from dreamhead.cluster.places import find_places
 
     places = find_places(manifest, config=config, checkpoint=checkpoint, work=work)
-    freed = free(places, analysis=analysis, other_settings=other_settings, dry_run=dry_run)
+    freed = free(places, analysis=analysis, other_settings=other_settings, dry_run=dry_run, say=_say)
     done = "would be deleted" if dry_run else "deleted"
     Console().print(f"{freed.files} files of {freed.size / 1e6:.1f} MB {done}", highlight=False)
 
@@ -182,6 +186,7 @@ def _status_facts(one: "JobStatus") -> dict[str, str | int]:
         "chunks_failed": one.chunks_failed,
         "chunks_missing": one.chunks_missing,
         "spans_ahead": one.spans_ahead,
+        "is_checked": one.is_checked,
     }
 
 
@@ -193,7 +198,7 @@ def _status_table(found: "list[JobStatus]", show_all: bool) -> Table:
     for one in found:
         if show_all or one.state != "done":
             counts = (one.chunks_done, one.chunks_failed, one.chunks_missing)
-            ahead = f"{one.spans_ahead} spans" if one.spans_ahead else ""
+            ahead = f"{one.spans_ahead} spans" if one.spans_ahead else "" if one.is_checked else "not checked yet"
             state = f"[{colours[one.state]}]{one.state}"
             table.add_row(str(one.job.row), one.job.job_id, state, *map(str, counts), ahead, escape(one.error))
     return table
@@ -205,6 +210,8 @@ def _status_summary(found: "list[JobStatus]") -> str:
     done, failed = sum(one.chunks_done for one in found), sum(one.chunks_failed for one in found)
     missing, ahead = sum(one.chunks_missing for one in found), sum(one.spans_ahead for one in found)
     unknown = f", and those of {ahead} spans that aren't analysed" if ahead else ""
+    unchecked = sum(not one.is_checked for one in found)
+    unknown += f", and those of {unchecked} jobs whose inputs no run has read" if unchecked else ""
     return f"{len(found)} jobs: {jobs}; chunks: {done} done, {failed} failed, {missing} missing{unknown}"
 
 

@@ -268,12 +268,12 @@ def _socket(address: tuple[Any, ...]) -> socket.socket:
     return opened
 
 
-def _client() -> Any:
+def client() -> Any:
     """The process's file system: fsspec keeps one for each set of options, and drops them all in a forked child."""
     wanted = limits()
     # botocore itself reads AWS_DEFAULT_REGION only.
     region = os.environ.get("AWS_REGION")
-    client = fsspec.filesystem(
+    opened = fsspec.filesystem(
         "s3",
         use_listings_cache=False,
         client_kwargs={"region_name": region} if region else {},
@@ -288,11 +288,11 @@ def _client() -> Any:
             },
         },
     )
-    if client.retries != 1:
-        client.retries = 1
-        _CLIENTS.append(client)
-        client.s3.meta.events.register_last("before-call.s3", _drop_expect, unique_id="dreamhead-drop-expect")
-    return client
+    if opened.retries != 1:
+        opened.retries = 1
+        _CLIENTS.append(opened)
+        opened.s3.meta.events.register_last("before-call.s3", _drop_expect, unique_id="dreamhead-drop-expect")
+    return opened
 
 
 def _drop_expect(params: dict[str, Any], **others: Any) -> None:
@@ -315,7 +315,7 @@ def _failures() -> tuple[type[Exception], ...]:
 def _call(method: str, **request: Any) -> dict[str, Any]:
     """One request with its retries."""
     limit_s = limits().request_s + len(request.get("Body", b"")) / LEAST_BYTES_PER_S
-    answer: dict[str, Any] = _client().call_s3(method, timeout=limit_s, **request)
+    answer: dict[str, Any] = client().call_s3(method, timeout=limit_s, **request)
     return answer
 
 
@@ -326,7 +326,7 @@ def _get(uri: str, **request: Any) -> tuple[dict[str, Any], bytes]:
         answer = _call("get_object", **_address(uri), **request)
         limit_s = wanted.request_s + answer["ContentLength"] / LEAST_BYTES_PER_S
         try:
-            return answer, sync(_client().loop, _drain, answer["Body"], timeout=limit_s)
+            return answer, sync(client().loop, _drain, answer["Body"], timeout=limit_s)
         except _broken_bodies() as error:
             if attempt >= wanted.attempts or time.monotonic() - began > wanted.request_s:
                 raise

@@ -14,10 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import fsspec
 from botocore.exceptions import BotoCoreError, ClientError
 
-from dreamhead import storage
+from dreamhead import object_store, storage
 from dreamhead.errors import DreamheadError, StorageError
 
 LOCK = ".lock"
@@ -116,7 +115,7 @@ def _digest(data: bytes) -> str:
 def _read_object(uri: str) -> Versioned | None:
     for _ in range(READ_TRIES):
         try:
-            with _s3().open(uri, "rb") as file:
+            with object_store.client().open(uri, "rb") as file:
                 # What is read is of this very version: s3fs sends it along, and fails where it has gone.
                 version = str(file.details["ETag"])
                 return Versioned(file.read(), version)
@@ -129,7 +128,7 @@ def _read_object(uri: str) -> Versioned | None:
 
 
 def _put_object(uri: str, data: bytes, **condition: str) -> None:
-    s3 = _s3()
+    s3 = object_store.client()
     bucket, key, _ = s3.split_path(uri)
     try:
         s3.call_s3("put_object", Bucket=bucket, Key=key, Body=data, **condition)
@@ -145,10 +144,6 @@ def _refuse_unless_ours(uri: str, data: bytes, error: OSError) -> None:
     latest = _read_object(uri)
     if latest is None or latest.data != data:
         raise Conflict(f"{uri}: was made, replaced or removed meanwhile") from error
-
-
-def _s3() -> fsspec.AbstractFileSystem:
-    return fsspec.filesystem("s3", use_listings_cache=False)
 
 
 @contextmanager

@@ -18,6 +18,8 @@ import ray
 import torch
 from numpy.typing import NDArray
 
+from dreamhead.stages import attempts
+
 ROOT = Path(__file__).parents[1]
 CLIPS = Path(__file__).parents[2] / "shared" / "data"
 BITS = 10
@@ -34,6 +36,11 @@ def _same_randomness_for_all() -> Iterator[None]:
     random.setstate(states[0])
     np.random.set_state(states[1])
     torch.set_rng_state(states[2])
+
+
+@pytest.fixture(autouse=True)
+def _storage_is_tried_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "RETRY_PAUSES_S", (0.0,))
 
 
 @pytest.fixture(scope="session")

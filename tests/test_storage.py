@@ -186,3 +186,15 @@ def test_join() -> None:
 def test_unknown_scheme_is_refused() -> None:
     with pytest.raises(StorageError, match=r"unknown scheme 'http'; allowed: a local path, file:// or s3://"):
         storage.read_bytes("http://host/clip.mp4")
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[str, int, bool]] = []
+
+    def note(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        synced.append((path.suffix, path.stat().st_size, (tmp_path / "a").exists()))
+
+    monkeypatch.setattr(os, "fsync", note)
+    storage.write_bytes(str(tmp_path / "a"), b"four")
+    assert synced == [(storage.UNFINISHED, 4, False)]

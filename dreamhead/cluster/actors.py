@@ -1,27 +1,38 @@
 """The stages as Ray Data's callable classes: rows of JSON in and out, the work done by `dreamhead.stages`."""
 
 import json
+import logging
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from numpy.typing import NDArray
 
 from dreamhead.cluster.session import is_node_lost
 from dreamhead.config import DubSettings
+from dreamhead.errors import StorageError
 from dreamhead.records import Chunk, Job, Span
+from dreamhead.scratch import sweep_scratch
 from dreamhead.stages.attempts import Place
 from dreamhead.stages.deadline import TOO_SLOW
 
 Batch = dict[str, NDArray[Any]]
 Rows = dict[str, list[object]]
 
+StageT = TypeVar("StageT")
+
+PAUSES_S = (5.0, 20.0, 60.0)
+"""Between the tries to make a stage."""
+
 CUDA_LOST = 70
 """Exit status of an actor whose GPU context is lost: Ray starts another one, which tries the chunk again."""
+
+logger = logging.getLogger(__name__)
 
 # Each actor imports its own stage: what the others need takes seconds to import, and hundreds of megabytes.
 
@@ -38,7 +49,7 @@ class AnalyseSpans:
     def __init__(self, settings: DubSettings, checkpoint_uri: str, work_uri: str) -> None:
         from dreamhead.stages.analyse import AnalyseSpan
 
-        self._analyse = AnalyseSpan(settings, checkpoint_uri, work_uri, this_place())
+        self._analyse = patiently(lambda: AnalyseSpan(settings, checkpoint_uri, work_uri, this_place()))
 
     def __call__(self, batch: Batch) -> Iterator[Rows]:
         for text in batch["spans"]:
@@ -53,7 +64,7 @@ class LandmarkChunks:
     def __init__(self, settings: DubSettings, checkpoint_uri: str, work_uri: str) -> None:
         from dreamhead.stages.landmarks import MakeLandmarks
 
-        self._make_landmarks = MakeLandmarks(settings, checkpoint_uri, work_uri, this_place())
+        self._make_landmarks = patiently(lambda: MakeLandmarks(settings, checkpoint_uri, work_uri, this_place()))
 
     def __call__(self, batch: Batch) -> Iterator[Rows]:
         for chunk in chunks_of(batch):
@@ -67,12 +78,27 @@ class RenderChunks:
     def __init__(self, settings: DubSettings, checkpoint_uri: str, work_uri: str) -> None:
         from dreamhead.stages.render import RenderChunk
 
-        self._render = RenderChunk(settings, checkpoint_uri, work_uri, this_place())
+        self._render = patiently(lambda: RenderChunk(settings, checkpoint_uri, work_uri, this_place()))
 
     def __call__(self, batch: Batch) -> Iterator[Rows]:
         for chunk in chunks_of(batch):
             with without_lost_gpu():
                 yield to_rows(self._render(chunk), "render")
+
+
+def patiently(make: Callable[[], StageT]) -> StageT:
+    """Make a stage, again after a pause where its weights can't be read or the GPU is still another process's.
+
+    An actor that can't be made is lost for good, and a chunk that it had in hand ends the run.
+    """
+    sweep_scratch()
+    for pause_s in PAUSES_S:
+        try:
+            return make()
+        except (StorageError, OSError, RuntimeError) as error:
+            logger.warning("%s: %s; trying again in %g s", type(error).__name__, error, pause_s)
+            time.sleep(pause_s)
+    return make()
 
 
 @contextmanager

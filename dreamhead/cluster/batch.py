@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import yaml
@@ -50,6 +51,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.dry_run:
         return _dry_run(places)
     storage.check_writable(places.work_uri)
+    storage.check_writable(places.results_uri.rpartition("/")[0])
     report = _Report(places)
     table = ResultsTable(places.results_uri, report.write)
     state: State = "interrupted"
@@ -59,8 +61,10 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
             _dub(places, arguments, table, progress)
             state = "finished"
         finally:
-            table.write()
-            report.write(table.rows, state)
+            with ExitStack() as writing:
+                # Either is written though the other can't be.
+                writing.callback(report.write, table.rows, state)
+                writing.callback(table.write)
             succeeded, failed = table.count("succeeded"), table.count("failed")
             progress.say(f"{succeeded} jobs succeeded, {failed} failed; results in {places.results_uri}")
             looks = sum(bool(row["needs_look"]) for row in table.rows)

@@ -11,7 +11,7 @@ from typing import TypeVar
 import ray
 from ray.exceptions import RayError
 
-from dreamhead.errors import InputError, StorageError
+from dreamhead.errors import ClusterError, InputError, StorageError
 from dreamhead.records import Job
 from dreamhead.stages import results
 from dreamhead.stages.deadline import TOO_SLOW, Deadline
@@ -36,7 +36,10 @@ logger = logging.getLogger(__name__)
 
 
 def check(jobs: Sequence[Job], work: Work, *, retry_failed: bool, cpus: float) -> Iterator[PreparedJob | Row]:
-    """Yield each job as it is checked, in any order: prepared, or the failed row of one that can't be dubbed."""
+    """Yield each job as it is checked, in any order: prepared, or the failed row of one that can't be dubbed.
+
+    Raises ClusterError when no task ended for as long as `longest_wait_s` says.
+    """
     # Put once: otherwise it would travel with each task.
     work_ref = ray.put(work)
 
@@ -45,7 +48,7 @@ def check(jobs: Sequence[Job], work: Work, *, retry_failed: bool, cpus: float) -
 
     waiting = {start(group): group for group in grouped(jobs, cpus)}
     while waiting:
-        for done in ended_of(waiting, wait=True):
+        for done in ended_of(waiting, wait_s=longest_wait_s(work)):
             group = waiting.pop(done)
             try:
                 yield from ray.get(done)
@@ -57,12 +60,23 @@ def check(jobs: Sequence[Job], work: Work, *, retry_failed: bool, cpus: float) -
                     yield results.failed(group[0], died(error))
 
 
-def ended_of(refs: "Collection[ray.ObjectRef[ResultT]]", *, wait: bool) -> "list[ray.ObjectRef[ResultT]]":
-    """All tasks that ended, of some; with `wait` at least one."""
+def longest_wait_s(work: Work) -> float:
+    """How long no task of checking or finalising may end: then there is no machine for them, and none may come."""
+    pools = work.settings.pools
+    return max(pools.no_progress_timeout_s, 2 * pools.finalize_timeout_s)
+
+
+def ended_of(refs: "Collection[ray.ObjectRef[ResultT]]", *, wait_s: float) -> "list[ray.ObjectRef[ResultT]]":
+    """All tasks that ended, of some; where `wait_s` isn't 0 at least one, or ClusterError after so many seconds."""
     # Each call goes over all of them: one for each that ended would take the square of their number.
     ended, going_on = ray.wait(list(refs), num_returns=len(refs), timeout=0, fetch_local=False)
-    if wait and not ended:
-        ended, _ = ray.wait(going_on, fetch_local=False)
+    if wait_s and not ended:
+        ended, _ = ray.wait(going_on, timeout=wait_s, fetch_local=False)
+        if not ended:
+            raise ClusterError(
+                f"none of {len(going_on)} tasks that check or finalise jobs ended for {wait_s:g} s "
+                "(pools.no_progress_timeout_s, or twice pools.finalize_timeout_s): are there machines with free CPUs?"
+            )
     return ended
 
 

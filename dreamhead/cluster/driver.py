@@ -1,11 +1,12 @@
 """Run a manifest on Ray: check the jobs, render what is missing, finalise each job as its last chunk ends."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from ray.remote_function import RemoteFunction
 
-from dreamhead.cluster.checking import check
+from dreamhead.cluster.checking import check, longest_wait_s
 from dreamhead.cluster.finishing import Finishing
 from dreamhead.cluster.flow import Stages, flow
 from dreamhead.cluster.pools import Node, Pools, plan_pools
@@ -18,8 +19,13 @@ from dreamhead.records import Chunk, Job, Span
 from dreamhead.stages import results
 from dreamhead.stages.opening import open_work
 from dreamhead.stages.prepare import PreparedJob
-from dreamhead.stages.results import Row, Tally
+from dreamhead.stages.results import NOTHING, Row, Tally
 from dreamhead.stages.work import Work
+
+GIVE_UP_S = 300.0
+"""How long a run that can't go on waits for the next of the jobs that are being published."""
+
+logger = logging.getLogger(__name__)
 
 
 class BatchRun:
@@ -54,27 +60,31 @@ class BatchRun:
         self._finishing = Finishing(self._work, weights_digest, clean=clean, finish=finish)
         self._stages = stages
         self._open: dict[str, _OpenJob] = {}
+        """Jobs whose chunks are still coming."""
+        self._left: dict[str, Job] = {}
+        """Jobs without a row."""
 
     def __call__(self, jobs: Sequence[Job]) -> None:
         """Dub every job, or say in the table why not.
 
-        Raises ClusterError or DiskFullError where the whole run can't go on; the jobs that it leaves are then failed
+        Raises a DreamheadError where the whole run can't go on; the jobs that it leaves are then failed
         rows, and the next run goes on with them.
         """
-        pools = self._plan_pools()
-        prepared = self._check(jobs)
-        self._progress.plan(
-            len(prepared), sum(job.frames for job in prepared), sum(job.frames_done for job in prepared), pools
-        )
+        self._left = {job.job_id: job for job in jobs}
         try:
+            pools = self._plan_pools()
+            prepared = self._check(jobs)
+            self._progress.plan(
+                len(prepared), sum(job.frames for job in prepared), sum(job.frames_done for job in prepared), pools
+            )
             for job in prepared:
                 self._open[job.job.job_id] = _OpenJob(job)
                 if not job.spans:
                     self._start_finishing(job.job.job_id)
             if groups := group_spans(prepared, self._work):
                 self._render(groups, pools)
-            self._end_all(self._finishing.ended(wait=True))
-        except (ClusterError, DiskFullError) as error:
+            self._end_all(self._finishing.ended(wait_s=longest_wait_s(self._work)))
+        except DreamheadError as error:
             self._give_up(error)
             raise
 
@@ -120,7 +130,7 @@ class BatchRun:
                     self._end(results.failed(chunk.job, chunk.error, job.tally))
                 elif job.is_complete:
                     self._start_finishing(chunk.job.job_id)
-            self._end_all(self._finishing.ended(wait=False))
+            self._end_all(self._finishing.ended(wait_s=0.0))
         # Another run may have made what this one still waits for.
         for job_id in list(self._open):
             self._start_finishing(job_id)
@@ -134,17 +144,24 @@ class BatchRun:
             self._end(row)
 
     def _end(self, row: Row) -> None:
+        self._tell(row)
         _refuse_full_disk(f"{row['error_type']}: {row['error']}")
+
+    def _tell(self, row: Row) -> None:
         self._open.pop(row["job_id"], None)
+        self._left.pop(row["job_id"], None)
         self._table.add(row)
         self._progress.job(row)
 
     def _give_up(self, error: DreamheadError) -> None:
-        for row in self._finishing.ended(wait=True):
-            self._table.add(row)
-            self._progress.job(row)
-        for job in self._open.values():
-            self._table.add(results.failed(job.prepared.job, error, job.tally))
+        try:
+            for row in self._finishing.ended(wait_s=GIVE_UP_S):
+                self._tell(row)
+        except ClusterError as unended:
+            logger.warning("%s", unended)
+        for job_id, job in self._left.items():
+            tally = self._open[job_id].tally if job_id in self._open else NOTHING
+            self._table.add(results.failed(job, error, tally))
 
 
 class _OpenJob:
@@ -154,11 +171,13 @@ class _OpenJob:
         self.prepared = prepared
         self.tally = Tally()
         self._frames_left = prepared.frames - prepared.frames_done
+        self._rendered: set[int] = set()
 
     def add(self, chunk: Chunk) -> None:
         self.tally = self.tally.plus(chunk)
-        # A chunk of an earlier run, in a span that isn't whole, comes by as well.
-        if chunk.attempt and not chunk.error:
+        # A chunk of an earlier run, in a span that isn't whole, comes by as well; Ray may bring one twice.
+        if chunk.attempt and not chunk.error and chunk.start not in self._rendered:
+            self._rendered.add(chunk.start)
             self._frames_left -= chunk.stop - chunk.start
 
     @property

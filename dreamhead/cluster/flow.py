@@ -1,25 +1,31 @@
 """The Ray Data graph: spans in, finished chunks out, through three pools of actors."""
 
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources
 from ray.data._internal.execution.backpressure_policy import ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY
 from ray.data._internal.execution.backpressure_policy.resource_budget_backpressure_policy import (
     ResourceBudgetBackpressurePolicy,
 )
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
+from ray.util.annotations import RayDeprecationWarning
 
 from dreamhead.cluster.actors import AnalyseSpans, LandmarkChunks, RenderChunks, spans_row
 from dreamhead.cluster.backpressure import WaitingRows
-from dreamhead.cluster.pools import Pools
+from dreamhead.cluster.pools import Pools, spare_cpus
+from dreamhead.cluster.session import cluster_nodes
 from dreamhead.config import DubSettings, PoolSettings
 from dreamhead.errors import ClusterError
 from dreamhead.records import Chunk, Span
+
+LEAST_DEATHS = 3
+"""Actors of one pool that may die one after the other while they start, before the run is ended."""
 
 Constructor = tuple[DubSettings, str, str]
 """What every stage is built from: settings, checkpoint uri, work uri."""
@@ -47,7 +53,8 @@ def flow(
     settings = constructor[0]
     most_spans = max(len(group) for group in groups)
     retries = settings.pools.max_attempts * most_spans
-    with DataContext.current(data_context(retries, settings.pools.no_progress_timeout_s)):
+    context = data_context(retries, settings.pools.no_progress_timeout_s, list(pools.named().values()))
+    with DataContext.current(context):
         dataset = _graph(groups, pools, constructor, stages or Stages())
         for row in _rows(dataset, settings.pools.no_progress_timeout_s, "pools.no_progress_timeout_s"):
             yield Chunk.from_json(str(row["chunk"]))
@@ -67,7 +74,7 @@ def through_pool(
     """
     most = len(items)
     pool = pool.model_copy(update={"min_size": min(pool.min_size, most), "max_size": min(pool.max_size, most)})
-    with DataContext.current(data_context(max_map_retries, no_progress_timeout_s)):
+    with DataContext.current(data_context(max_map_retries, no_progress_timeout_s, [pool])):
         # One item is one block is one task: a failure or a lost machine costs one of them.
         dataset = ray.data.from_items(list(items), override_num_blocks=most)
         yield from _rows(_stage(dataset, actor, pool, constructor), no_progress_timeout_s, "no_progress_timeout_s")
@@ -105,7 +112,7 @@ def _stage(dataset: Dataset, actor: type[Any], pool: PoolSettings, constructor: 
     )
 
 
-def data_context(max_map_retries: int, no_progress_timeout_s: float) -> DataContext:
+def data_context(max_map_retries: int, no_progress_timeout_s: float, pools: Sequence[PoolSettings]) -> DataContext:
     """Ray Data's settings for rows that each are a piece of work, and whose failures travel as rows."""
     context = DataContext.get_current().copy()
     # A block is at least a row; with the usual size a span's chunks would wait for each other, and run on one actor.
@@ -115,7 +122,11 @@ def data_context(max_map_retries: int, no_progress_timeout_s: float) -> DataCont
     # Any other exception is tried again; the stages count the tries outside the process, and give up by themselves.
     context.retried_map_errors = True
     context.max_map_retries = max_map_retries
-    context.actor_init_retry_on_errors = True
+    # The actors try again by themselves, as Ray would do so without a pause. One that can't start at all is replaced
+    # by another, perhaps on a better machine: as often as all of a pool may have met the same trouble at once.
+    context.max_consecutive_actor_init_deaths = max(LEAST_DEATHS, *(pool.max_size for pool in pools))
+    if any(pool.max_size > pool.min_size for pool in pools):
+        _leave_cpus_to_finishing(context)
     context.execution_no_progress_timeout_s = no_progress_timeout_s
     # With one task in flight an actor's utilisation never exceeds 1, and Ray's own threshold never grows a pool.
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
@@ -126,3 +137,12 @@ def data_context(max_map_retries: int, no_progress_timeout_s: float) -> DataCont
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     return context
+
+
+def _leave_cpus_to_finishing(context: DataContext) -> None:
+    """Keep pools that grow from taking the CPUs that finished videos need to be published."""
+    spare = spare_cpus(sum(node.cpus for node in cluster_nodes()))
+    with warnings.catch_warnings():
+        # What is to take its place chooses machines, and can't leave a share of each.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        context.execution_options.exclude_resources = ExecutionResources(cpu=spare)

@@ -8,6 +8,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -60,7 +61,7 @@ def read_manifest(uri: str) -> Manifest:
             failed.append(results.failed(_as_given(index, row), error))
     _refuse_shared(uri, jobs, "output_uri", storage.canonical)
     _refuse_shared(uri, jobs, "job_id", str)
-    inputs = _inputs(jobs)
+    inputs = _inputs(rows, base)
     for job in jobs:
         if source := inputs.get(storage.canonical(job.output_uri)):
             overwrites = InputError(f"output_uri: {job.output_uri} is the {source}; nothing is overwritten")
@@ -215,12 +216,14 @@ def _segment(item: Any) -> Segment:
     return Segment(float(start_s), float(end_s))
 
 
-def _inputs(jobs: list[Job]) -> dict[str, str]:
-    """Every input, and the first row that names it."""
-    columns = ("video_uri", "audio_uri")
-    return {
-        storage.canonical(getattr(job, name)): f"{name} of row {job.row}" for job in reversed(jobs) for name in columns
-    }
+def _inputs(rows: list[Row], base: str) -> dict[str, str]:
+    """Every input, bad rows' too, and the first row that names it."""
+    inputs: dict[str, str] = {}
+    for index, row in enumerate(rows):
+        for name in ("video_uri", "audio_uri"):
+            with suppress(InputError):
+                inputs.setdefault(storage.canonical(_uri(row, name, base)), f"{name} of row {index}")
+    return inputs
 
 
 def _refuse_shared(uri: str, jobs: list[Job], name: str, spelled: Callable[[str], str]) -> None:

@@ -67,7 +67,7 @@ class OnlyRun:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        self._thread.join()
+        self._thread.join(self._stale_s)
         try:
             found = versioned.read(self._uri)
             if found is not None and _content(found)["run"] == self._run:
@@ -83,26 +83,11 @@ class OnlyRun:
             if found is None:
                 versioned.create(self._uri, self._data())
             else:
-                self._watch(found)
+                _watch(self._uri, found, self._what, self._say, self._stale_s)
                 versioned.replace(self._uri, self._data(), found.version)
         except versioned.Conflict:
             return False
         return True
-
-    def _watch(self, found: versioned.Versioned) -> None:
-        """Return once the run that left the file is known to be dead."""
-        owner = _content(found)
-        if owner["processes"] == _processes() and not _is_alive(int(owner["pid"])):
-            return
-        whose = f"process {owner['pid']} on {owner['host']}, begun at {owner['began']}"
-        self._say(f"{self._what}: an earlier run ({whose}) left no end; waiting {self._stale_s:g} s for a sign of it")
-        for _ in range(LOOKS):
-            time.sleep(self._stale_s / LOOKS)
-            latest = versioned.read(self._uri)
-            if latest is None:
-                return
-            if latest.version != found.version:
-                raise ClusterError(f"{self._what}: another run is at work there ({whose}); wait for its end, or end it")
 
     def _renew_until_ended(self) -> None:
         while not self._ended.wait(self._beat_s):
@@ -122,14 +107,40 @@ class OnlyRun:
         return json.dumps(owner | {"began": self._began, "beat": secrets.token_hex(4)}).encode()
 
 
+def refuse_runs(directory_uri: str, what: str, say: Callable[[str], None], *, stale_s: float = STALE_S) -> None:
+    """Raise ClusterError where a run is at work for one of the files of a directory; `what` is what it works on."""
+    for uri in storage.list_files(directory_uri):
+        found = versioned.read(uri) if uri.endswith(".json") else None
+        if found is not None:
+            _watch(uri, found, what, say, stale_s)
+
+
+def _watch(uri: str, found: versioned.Versioned, what: str, say: Callable[[str], None], stale_s: float) -> None:
+    """Return once the run that left the file is known to be dead; raises ClusterError where it is alive."""
+    owner = _content(found)
+    if owner["processes"] == _processes() and not _is_alive(int(owner["pid"])):
+        return
+    whose = f"process {owner['pid']} on {owner['host']}, begun at {owner['began']}"
+    say(f"{what}: an earlier run ({whose}) left no end; waiting {stale_s:g} s for a sign of it")
+    for _ in range(LOOKS):
+        time.sleep(stale_s / LOOKS)
+        latest = versioned.read(uri)
+        if latest is None:
+            return
+        if latest.version != found.version:
+            raise ClusterError(f"{what}: another run is at work there ({whose}); wait for its end, or end it")
+
+
 def _content(found: versioned.Versioned) -> Content:
     return cast(Content, json.loads(found.data))
 
 
 def _processes() -> str:
     """Names all processes among which a pid is one and the same: containers have their own, also on one host."""
-    namespace = Path("/proc/self/ns/pid")
-    return f"{socket.gethostname()} {namespace.readlink() if namespace.exists() else ''}"
+    namespace, boot = Path("/proc/self/ns/pid"), Path("/proc/sys/kernel/random/boot_id")
+    # The first namespace has the same number on every machine, and machines may share a name.
+    parts = [socket.gethostname(), str(namespace.readlink()) if namespace.exists() else ""]
+    return " ".join([*parts, boot.read_text().strip() if boot.exists() else ""])
 
 
 def _is_alive(pid: int) -> bool:

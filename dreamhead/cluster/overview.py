@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from dreamhead.cluster.only_run import refuse_runs
 from dreamhead.cluster.places import Places
 from dreamhead.records import Job
 from dreamhead.stages.clean import Freed, free_abandoned, free_analysis, free_job, free_other_settings
@@ -27,16 +28,20 @@ def statuses(places: Places) -> Iterator[JobStatus]:
     return (known[row] for row in sorted(known))
 
 
-def free(places: Places, *, analysis: bool, other_settings: bool, dry_run: bool) -> Freed:
+def free(places: Places, *, analysis: bool, other_settings: bool, dry_run: bool, say: Callable[[str], None]) -> Freed:
     """Delete what the manifest's published jobs no longer need; returns what was, or would be, deleted.
 
-    What killed processes left half-written in the work directory, or beside outputs, goes as well.
+    What killed processes left half-written in the work directory, or beside outputs, goes as well. Raises ClusterError
+    while a run is at work in the work directory: whatever its manifest is, it may need any of this.
 
     Args:
         analysis: also the analysis of videos whose every job is published.
         other_settings: also what was made for these jobs with other settings, weights or inputs.
         dry_run: delete nothing.
+        say: takes a line for people.
     """
+    if not dry_run:
+        refuse_runs(places.runs_uri, places.work_uri, say)
     work, _ = open_work(places.settings, places.checkpoint_uri, places.work_uri)
     found = list(_side_by_side(places, lambda job: job_status(job, work)))
     done = [status.job for status in found if status.state == "done"]

@@ -72,6 +72,11 @@ def check_fit(pools: Pools, nodes: Sequence[Node]) -> None:
     _check_packing(pools, nodes)
 
 
+def spare_cpus(cpus: float) -> float:
+    """CPUs of a cluster that are left to checking and finalising."""
+    return max(FINALIZE_CPUS, FINALIZE_SHARE * cpus)
+
+
 def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     """Whether a node's labels are what Ray's `label_selector` asks for: value, !value, in(a,b) or !in(a,b)."""
     return all(_selects(wanted, labels.get(key)) for key, wanted in selector.items())
@@ -84,13 +89,9 @@ def _selects(wanted: str, value: str | None) -> bool:
     return (value in allowed) != negated
 
 
-def _spare(cpus: float) -> float:
-    return max(FINALIZE_CPUS, FINALIZE_SHARE * cpus)
-
-
 def _without_gpus(cpus: float) -> dict[str, PoolSettings]:
     """As many groups of three actors as fit; on a small machine one group, its shares made smaller."""
-    room = cpus - _spare(cpus)
+    room = cpus - spare_cpus(cpus)
     group = sum(CPU_SHARES.values())
     size = max(1, math.floor(room / group))
     scale = min(1.0, max(room, 0.0) / group)
@@ -99,7 +100,7 @@ def _without_gpus(cpus: float) -> dict[str, PoolSettings]:
 
 def _with_gpus(cpus: float, gpus: int) -> dict[str, PoolSettings]:
     """CPUs walk the videos; each GPU renders, and a few run the small landmarks network beside that."""
-    room = cpus - _spare(cpus)
+    room = cpus - spare_cpus(cpus)
     analyse = _fixed(max(1, math.floor(room)), num_cpus=min(1.0, max(0.0, math.floor(room * 100) / 100)))
     landmarks = _fixed(math.ceil(gpus / RENDER_GPUS_PER_LANDMARKS), num_cpus=0.0, num_gpus=GPU_SHARES["landmarks"])
     render = _fixed(gpus, num_cpus=0.0, num_gpus=GPU_SHARES["render"])

@@ -107,10 +107,10 @@ class BatchProgress:
 
     def _tell(self) -> None:
         now_s = time.monotonic()
-        if now_s - self._line_s < LINE_EVERY_S:
+        counts = self._counts
+        if now_s - self._line_s < LINE_EVERY_S and counts.jobs_done < counts.jobs:
             return
         self._line_s = now_s
-        counts = self._counts
         self._metrics.left(counts.jobs - counts.jobs_done, counts.frames - counts.frames_done, self._eta_s(now_s))
         self._metrics.pools(self._rates.actors(now_s), self._rates.busy(now_s))
         if not self._console.is_terminal:
@@ -149,7 +149,7 @@ class BatchProgress:
         lines: list[RenderableType] = [head, Text(self._line(now_s))]
         if self._is_planned:
             lines.append(Text("busy: " + "   ".join(self._pool_texts(now_s)), style="dim"))
-        lines += [Text(error, style="red", no_wrap=True, overflow="ellipsis") for error in self._errors]
+        lines += [Text(error, style="red", no_wrap=True, overflow="ellipsis") for error in list(self._errors)]
         return Group(*lines)
 
 

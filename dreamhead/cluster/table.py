@@ -1,6 +1,7 @@
 """The results file and the report: a row a job, written whole each time, while the run goes on."""
 
 import io
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dreamhead import storage
+from dreamhead.errors import StorageError
 from dreamhead.records import RESULTS_SCHEMA
+
+logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
@@ -36,7 +40,7 @@ class ResultsTable:
             self._paced.append(_Paced(lambda: report(self.rows), REPORT_EVERY_S, REPORT_EVERY_S))
 
     def add(self, row: Row) -> None:
-        """Take a job's row; publishes all of them every now and then."""
+        """Take a job's row; publishes all of them every now and then, and later where that fails."""
         self._rows[row["row"]] = row
         for paced in self._paced:
             paced()
@@ -69,7 +73,11 @@ class _Paced:
     def __call__(self) -> None:
         began_s = time.monotonic()
         if began_s >= self._due_s:
-            self._work()
+            try:
+                self._work()
+            except StorageError as error:
+                # The jobs go on. What was left out comes with the next time, and whoever writes last hears of it.
+                logger.warning("%s", error)
             ended_s = time.monotonic()
             self._due_s = ended_s + max(self._every_s, (ended_s - began_s) / MOST_SHARE)
 

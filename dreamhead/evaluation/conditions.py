@@ -1,10 +1,8 @@
 """Make the video of one condition: what is judged is always a file, as a viewer would get it."""
 
 import hashlib
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +20,7 @@ from dreamhead.media.encode import encode_chunk
 from dreamhead.media.video import probe, read_frames
 from dreamhead.models.audio_encoder import SAMPLE_RATE
 from dreamhead.records import Job, VideoInfo
+from dreamhead.scratch import scratch_folder
 from dreamhead.stages.artefacts import load_json, save_json
 from dreamhead.stages.device import use_device
 from dreamhead.stages.work import fingerprint
@@ -98,8 +97,8 @@ class ConditionMaker:
         frames = read_frames(source.info, range(source.frame_count))
         if condition == "painted" or condition == "warp" or condition == "copy":
             frames = self._true_landmarks(condition, source, frames, self._settings.apart_s)
-        with tempfile.TemporaryDirectory(prefix="dreamhead-") as folder:
-            path = Path(folder) / "video.mp4"
+        with scratch_folder() as folder:
+            path = folder / "video.mp4"
             encode_chunk(path, frames, info, info.pts, info.end_pts, self._settings.dub.output)
             storage.publish(path, uri)
         save_json(note_uri, {"made_from": made, "bytes": storage.size(uri)})

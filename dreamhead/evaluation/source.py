@@ -1,9 +1,7 @@
 """The stretch of a clip that is judged: its frames, its analysis and its speech, made ready once for all conditions."""
 
-import tempfile
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +18,7 @@ from dreamhead.media.encode import encode_chunk
 from dreamhead.media.video import probe, read_frames
 from dreamhead.models.audio_encoder import SAMPLE_RATE
 from dreamhead.records import Job, Route, ShotAnalysis, VideoInfo
+from dreamhead.scratch import scratch_folder
 from dreamhead.stages.strength import ramp
 from dreamhead.stages.work import fingerprint
 
@@ -133,8 +132,8 @@ def publish_speech(samples: NDArray[np.float32], uri: str) -> None:
     """Publish (N,) samples at 16 kHz as WAV, unless they are there."""
     if storage.exists(uri):
         return
-    with tempfile.TemporaryDirectory(prefix="dreamhead-") as folder:
-        path = Path(folder) / "speech.wav"
+    with scratch_folder() as folder:
+        path = folder / "speech.wav"
         write_wav(path, samples, SAMPLE_RATE)
         storage.publish(path, uri)
 
@@ -160,8 +159,8 @@ def _excerpt(info: VideoInfo, first: int, stop: int, base: str) -> str:
     if storage.exists(uri):
         return uri
     end_pts = int(info.pts[stop]) if stop < info.frame_count else info.end_pts
-    with tempfile.TemporaryDirectory(prefix="dreamhead-") as folder:
-        path = Path(folder) / "stretch.mp4"
+    with scratch_folder() as folder:
+        path = folder / "stretch.mp4"
         frames = read_frames(info, range(first, stop))
         encode_chunk(path, frames, upright(info), info.pts[first:stop], end_pts, EXCERPT)
         storage.publish(path, uri)

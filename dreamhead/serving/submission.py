@@ -3,8 +3,6 @@
 import hashlib
 import json
 import secrets
-import tempfile
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Header, Request, Response
@@ -14,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from dreamhead import storage
 from dreamhead.errors import InputError
+from dreamhead.scratch import scratch_folder
 from dreamhead.serving.checkpoints import checkpoint_uri
 from dreamhead.serving.jobs import NewJob, Submitted
 from dreamhead.serving.probing import check_media
@@ -134,9 +133,9 @@ async def _submit_upload(request: Request, service: Service, owner: str, key: st
     if not await run_in_threadpool(service.store.knows_key, owner, key):
         # Before the upload, not after; one that may be a replay is let through.
         await run_in_threadpool(service.store.check_room, owner, service.limits)
-    with tempfile.TemporaryDirectory(prefix="dreamhead-upload-") as folder:
+    with scratch_folder() as folder:
         body = lively(request.stream(), service.settings.upload_idle_s)
-        upload = await receive(body, request.headers["content-type"], Path(folder), max_bytes)
+        upload = await receive(body, request.headers["content-type"], folder, max_bytes)
         options = _options(upload.fields)
         checkpoint_uri(service.settings, options.checkpoint)
         _check_webhook(service, options)

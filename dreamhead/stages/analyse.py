@@ -1,23 +1,38 @@
 """Stage 1: walk a span of a video once, publish its shots and speech features, hand on its chunks."""
 
+import logging
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 
 from dreamhead import storage
 from dreamhead.checkpoint import Checkpoint
 from dreamhead.config import DubSettings
-from dreamhead.errors import ClusterError, DiskFullError, DreamheadError
+from dreamhead.errors import DiskFullError, DreamheadError, InputError, StorageError
 from dreamhead.media.video import read_frames
 from dreamhead.pipelines.analysis import VideoAnalyser
 from dreamhead.records import Chunk, Span
-from dreamhead.stages.artefacts import load_json, save_shot
-from dreamhead.stages.attempts import HERE, Place, Trial, attempt, describe, publish_failure
+from dreamhead.stages.artefacts import load_json, save_json, save_shot
+from dreamhead.stages.attempts import HERE, Place, attempt, describe, pause_before_retry, publish_failure
 from dreamhead.stages.device import limit_threads
 from dreamhead.stages.plan import chunks_of_shots
 from dreamhead.stages.source import Source, open_source
 from dreamhead.stages.speech import EncodeSpeech
 from dreamhead.stages.work import Work
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """How the analysis of a span of a failed job ends."""
+
+    chunks: int
+    """Chunks that come first, the error with those that weren't handed on before."""
+    is_whole: bool
+    """Whether these are all of the span's; otherwise a failure follows them."""
+    error: str
 
 
 class AnalyseSpan:
@@ -37,33 +52,79 @@ class AnalyseSpan:
     def __call__(self, span: Span) -> Iterator[Chunk]:
         """Yield the span's chunks, shot by shot, those already rendered as they were; a failure is the last chunk.
 
-        A second try yields the same chunks in the same order from the first on, since whoever streams them skips
-        as many as it has seen.
+        Whoever streams them skips, after a try that was cut off, as many as it has seen. So every later try yields
+        the same chunks in the same order, whatever has failed meanwhile; what a failure comes after is written down.
         """
-        pools, failed_uri = self._settings.pools, self._work.failed_uri(span.job)
-        uri = self._work.attempts_uri(span.job, "analyse", span.start, span.stop)
-        what = f"source frames {span.start} to {span.stop} of job {span.job.job_id}"
+        given = 0
         try:
-            if storage.exists(failed_uri):
-                yield _failed(span, load_json(failed_uri)["error"])
-                return
-            with attempt(uri, pools.max_attempts, what, self._place, pools.span_timeout_s) as trial:
-                yield from self._analyse(span, trial)
+            known = self._ending(span)
+            if known is None:
+                try:
+                    for chunk in self._tried(span):
+                        yield chunk
+                        given += 1
+                    return
+                except DiskFullError:
+                    raise
+                except DreamheadError as error:
+                    known = self._end(span, publish_failure(self._work.failed_uri(span.job), error))
+            for chunk in islice(self._known_chunks(span), given, known.chunks):
+                yield replace(chunk, error=known.error)
+            if not known.is_whole:
+                yield _failed(span, known.error)
         except DiskFullError as error:
             yield _failed(span, describe(error))
-        except ClusterError as error:
-            text = publish_failure(failed_uri, error)
-            for chunk in self._known_chunks(span):
-                yield replace(chunk, error=text)
-            yield _failed(span, text)
-        except DreamheadError as error:
-            yield _failed(span, publish_failure(failed_uri, error))
 
     def close(self) -> None:
         """Free the detector; one that is left to Python's collector can wait for ever for a thread of its own."""
         self._analyser.close()
 
-    def _analyse(self, span: Span, trial: Trial) -> Iterator[Chunk]:
+    def _ending(self, span: Span) -> _Ending | None:
+        """How the span ends; None while it may go well."""
+        uri = self._work.ending_uri(span.job, span.start, span.stop)
+        if storage.exists(uri):
+            return _Ending(**load_json(uri))
+        failed_uri = self._work.failed_uri(span.job)
+        if storage.exists(failed_uri):
+            return self._end(span, load_json(failed_uri)["error"])
+        return None
+
+    def _end(self, span: Span, error: str) -> _Ending:
+        """Write down how the span ends, before anybody is told of it."""
+        ending = _Ending(0, False, error)
+        if storage.exists(self._attempts_uri(span)):
+            # An earlier try has handed on nothing that isn't published: so many chunks or fewer, and, where all of
+            # the span is there, perhaps all of them and no failure.
+            is_whole = self._work.shots(span.job, span.start, span.stop) is not None
+            ending = _Ending(sum(1 for _ in self._known_chunks(span)), is_whole, error)
+        save_json(self._work.ending_uri(span.job, span.start, span.stop), asdict(ending))
+        return ending
+
+    def _tried(self, span: Span) -> Iterator[Chunk]:
+        """The span's chunks; storage that fails is tried again, and goes on behind the chunks that are handed on."""
+        pools, given = self._settings.pools, 0
+        what = f"source frames {span.start} to {span.stop} of job {span.job.job_id}"
+        for number in range(1, pools.max_attempts + 1):
+            try:
+                uri = self._attempts_uri(span)
+                with attempt(uri, pools.max_attempts, what, self._place, pools.span_timeout_s) as trial:
+                    for chunk in islice(self._analyse(span), given, None):
+                        with trial.paused():
+                            yield chunk
+                        given += 1
+                    return
+            except DiskFullError:
+                raise
+            except StorageError as error:
+                logger.warning("%s: %s", what, error)
+                if number == pools.max_attempts:
+                    raise
+                pause_before_retry(number)
+
+    def _attempts_uri(self, span: Span) -> str:
+        return self._work.attempts_uri(span.job, "analyse", span.start, span.stop)
+
+    def _analyse(self, span: Span) -> Iterator[Chunk]:
         source = open_source(span.job, self._work)
         shots = self._work.shots(span.job, span.start, span.stop)
         began = time.perf_counter()
@@ -71,9 +132,7 @@ class AnalyseSpan:
             for chunk in chunks_of_shots(span.job, source, [(start, stop)], self._work):
                 self._publish_speech(chunk, source)
                 seconds = {"analyse": time.perf_counter() - began}
-                ready = self._work.finished(chunk) or replace(chunk, seconds=seconds)
-                with trial.paused():
-                    yield ready
+                yield self._work.finished(chunk) or replace(chunk, seconds=seconds)
                 began = time.perf_counter()
 
     def _walk(self, span: Span, source: Source) -> Iterator[tuple[int, int]]:
@@ -87,8 +146,13 @@ class AnalyseSpan:
         self._work.finish_span(span.job, span.start, span.stop, shots)
 
     def _known_chunks(self, span: Span) -> Iterator[Chunk]:
+        try:
+            source = open_source(span.job, self._work)
+        except InputError:
+            # What can't be opened was never walked.
+            return iter(())
         shots = self._work.published_shots(span.job, span.start, span.stop)
-        return chunks_of_shots(span.job, open_source(span.job, self._work), shots, self._work)
+        return chunks_of_shots(span.job, source, shots, self._work)
 
     def _publish_speech(self, chunk: Chunk, source: Source) -> None:
         times_s = source.timeline.times_s

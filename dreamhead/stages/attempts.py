@@ -1,10 +1,11 @@
 """Count the tries of a piece of work in a file, so that a process which dies with its work can't try forever."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from dreamhead import storage
 from dreamhead.errors import ClusterError, DiskFullError, DreamheadError, StorageError
@@ -12,7 +13,14 @@ from dreamhead.records import Chunk
 from dreamhead.stages.artefacts import load_json, save_json
 from dreamhead.stages.deadline import Deadline
 
+ResultT = TypeVar("ResultT")
+
 logger = logging.getLogger(__name__)
+
+RETRY_PAUSES_S = (5.0, 20.0)
+"""Before storage is tried for the second time, the third, and so on: a server that starts again takes as long."""
+LOST_RATIO = 3
+"""Tries that may end with their machine, for each that counts: work that takes machine after machine down must end."""
 
 
 def _never_lost(node: str) -> bool:
@@ -64,13 +72,16 @@ def attempt(uri: str, most: int, what: str, place: Place = HERE, timeout_s: floa
 
     A try that takes longer than `timeout_s` (0: no limit) is noted, and its process ended, where the place knows how.
     Raises ClusterError, which names the last failure, once `most` were used up: also by tries whose process died
-    without a word, but for those of machines that are gone.
+    without a word. Those of machines that are gone don't count, up to `LOST_RATIO` times as many.
     """
     tries: list[dict[str, str]] = load_json(uri)["tries"] if storage.exists(uri) else []
     counted = [one for one in tries if one["error"] or not place.is_lost(one["node"])]
     if len(counted) >= most:
         reason = counted[-1]["error"] or "the process died (out of memory, or a crash in native code)"
         raise ClusterError(f"{what} was given up after {len(counted)} tries, the last failed with: {reason}")
+    if len(tries) >= most * (1 + LOST_RATIO):
+        lost = len(tries) - len(counted)
+        raise ClusterError(f"{what} was given up after {len(tries)} tries, in {lost} of which the machine was lost")
 
     def note(error: str) -> None:
         save_json(uri, {"tries": [*tries, {"node": place.node, "error": error}]})
@@ -113,7 +124,9 @@ class ChunkAttempts:
         """
         what = f"frames {chunk.start} to {chunk.stop} of job {chunk.job.job_id}"
         failure: DreamheadError | None = None
-        for _ in range(self._most):
+        for number in range(self._most):
+            if number:
+                pause_before_retry(number)
             try:
                 if storage.exists(failed_uri):
                     return replace(chunk, error=load_json(failed_uri)["error"])
@@ -134,6 +147,24 @@ class ChunkAttempts:
     def _counted(self, chunk: Chunk, number: int) -> Chunk:
         retries = {**chunk.retries, self._stage: number - 1} if number > 1 else chunk.retries
         return replace(chunk, attempt=number, retries=retries)
+
+
+def retried(work: Callable[[], ResultT], most: int, what: str) -> ResultT:
+    """Do some work, at most so many times while storage fails; a full disk isn't tried again."""
+    for number in range(1, most):
+        try:
+            return work()
+        except DiskFullError:
+            raise
+        except StorageError as error:
+            logger.warning("%s: %s", what, error)
+            pause_before_retry(number)
+    return work()
+
+
+def pause_before_retry(number: int) -> None:
+    """Wait before storage is tried again, for the `number`-th time from 1."""
+    time.sleep(RETRY_PAUSES_S[min(number, len(RETRY_PAUSES_S)) - 1])
 
 
 def publish_failure(uri: str, error: DreamheadError) -> str:

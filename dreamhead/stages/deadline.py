@@ -8,6 +8,8 @@ from types import TracebackType
 TOO_SLOW = 71
 """Exit status of a process whose work took too long."""
 
+NOTE_S = 10.0
+
 
 class Deadline:
     """Ends the process once its time, all that passed between starts and stops together, is over.
@@ -18,7 +20,7 @@ class Deadline:
     Args:
         seconds: 0 is no limit.
         end: ends the process; without it there is no limit.
-        note: told the reason first.
+        note: told the reason first, and waited for a few seconds at most: what it writes to may hang as well.
     """
 
     def __init__(self, seconds: float, end: Callable[[], None] | None, note: Callable[[str], None]) -> None:
@@ -52,8 +54,9 @@ class Deadline:
             self._left -= time.monotonic() - self._since
 
     def _expire(self) -> None:
-        try:
-            self._note(f"TimeoutError: it took longer than {self._seconds:g} s")
-        finally:
-            if self._end is not None:
-                self._end()
+        reason = f"TimeoutError: it took longer than {self._seconds:g} s"
+        noting = threading.Thread(target=self._note, args=(reason,), daemon=True)
+        noting.start()
+        noting.join(NOTE_S)
+        if self._end is not None:
+            self._end()

@@ -40,7 +40,10 @@ def dub(
     if prepared.result is not None:
         progress(prepared.frames, prepared.frames)
         return prepared.result
-    failure, tally = _render(prepared, settings, checkpoint_uri, work_uri, progress)
+    try:
+        failure, tally = _render(prepared, settings, checkpoint_uri, work_uri, progress)
+    except StorageError as error:
+        return results.failed(prepared.job, error)
     return results.failed(prepared.job, failure, tally) if failure else finalize(prepared, work, digest, tally)
 
 

@@ -1,9 +1,9 @@
 """Stage 4: join a job's chunks, mux its speech, verify and publish the output."""
 
 import logging
-import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from dreamhead import __version__, storage
 from dreamhead.errors import ClusterError, DiskFullError, DreamheadError, NoFaceError, QualityError
 from dreamhead.media.join import join, verify
 from dreamhead.records import Chunk, Route
+from dreamhead.scratch import scratch_folder
 from dreamhead.stages import results
 from dreamhead.stages.artefacts import save_json
-from dreamhead.stages.attempts import publish_failure
+from dreamhead.stages.attempts import publish_failure, retried
 from dreamhead.stages.device import limit_threads
-from dreamhead.stages.prepare import PreparedJob
+from dreamhead.stages.prepare import PreparedJob, published_row
 from dreamhead.stages.results import Tally
 from dreamhead.stages.review.job import review
 from dreamhead.stages.review.record import review_columns
@@ -29,29 +30,38 @@ logger = logging.getLogger(__name__)
 def finalize(prepared: PreparedJob, work: Work, weights_digest: str, tally: Tally) -> dict[str, Any]:
     """Publish a job's output from its chunks in the work directory; returns the job's results row.
 
-    A job of which a chunk is missing, or that has no usable face at all, ends as a failed row.
+    A job of which a chunk is missing, or that has no usable face at all, ends as a failed row. Storage that fails is
+    tried again. What a process that died had published already is left as it is.
     """
+    job, failed_uri = prepared.job, work.failed_uri(prepared.job)
     try:
-        began = time.perf_counter()
-        limit_threads(work.settings)
-        chunks = work.finished_chunks(prepared.job)
-        _check_tiles(prepared, chunks)
-        _check_face(prepared, chunks)
-        _publish(prepared, chunks, work)
-        digests = {"weights_digest": weights_digest, "settings_digest": settings_digest(work.settings)}
-        row = results.succeeded(
-            prepared.job, chunks, tally, duration_s=prepared.duration_s, warnings=prepared.warnings, digests=digests
-        )
-        row |= review_columns(prepared.job, work)
-        row["seconds"]["finalize"] = time.perf_counter() - began
-        _record(prepared, row, work)
+        published = published_row(job, work, tally)
+        if published is not None:
+            return published
+        made = partial(_finalize, prepared, work, weights_digest, tally)
+        return retried(made, work.settings.pools.max_attempts, f"job {job.job_id}")
     except (DiskFullError, ClusterError) as error:
-        return results.failed(prepared.job, error, tally)
+        return results.failed(job, error, tally)
     except QualityError as error:
-        failure = publish_failure(work.failed_uri(prepared.job), error)
-        return results.failed(prepared.job, failure, tally) | review_columns(prepared.job, work)
+        return results.failed(job, publish_failure(failed_uri, error), tally) | review_columns(job, work)
     except DreamheadError as error:
-        return results.failed(prepared.job, publish_failure(work.failed_uri(prepared.job), error), tally)
+        return results.failed(job, publish_failure(failed_uri, error), tally)
+
+
+def _finalize(prepared: PreparedJob, work: Work, weights_digest: str, tally: Tally) -> dict[str, Any]:
+    began = time.perf_counter()
+    limit_threads(work.settings)
+    chunks = work.finished_chunks(prepared.job)
+    _check_tiles(prepared, chunks)
+    _check_face(prepared, chunks)
+    _publish(prepared, chunks, work)
+    digests = {"weights_digest": weights_digest, "settings_digest": settings_digest(work.settings)}
+    row = results.succeeded(
+        prepared.job, chunks, tally, duration_s=prepared.duration_s, warnings=prepared.warnings, digests=digests
+    )
+    row |= review_columns(prepared.job, work)
+    row["seconds"]["finalize"] = time.perf_counter() - began
+    _record(prepared, row, work)
     return row
 
 
@@ -83,8 +93,8 @@ def _check_face(prepared: PreparedJob, chunks: Sequence[Chunk]) -> None:
 def _publish(prepared: PreparedJob, chunks: Sequence[Chunk], work: Work) -> None:
     source, job = open_source(prepared.job, work), prepared.job
     timeline = source.timeline
-    with tempfile.TemporaryDirectory(prefix="dreamhead-") as folder:
-        output = Path(folder) / f"output{Path(job.output_uri).suffix}"
+    with scratch_folder() as folder:
+        output = folder / f"output{Path(job.output_uri).suffix}"
         join(
             [chunk.chunk_uri for chunk in chunks],
             [int(timeline.pts[chunk.start]) for chunk in chunks],

@@ -1,17 +1,21 @@
 """Check one job before any work is done for it, and plan what is missing."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from dreamhead import storage
-from dreamhead.errors import InputError
+from dreamhead.errors import InputError, StorageError
 from dreamhead.media.join import container_of
 from dreamhead.records import Job, Span
 from dreamhead.stages import results
-from dreamhead.stages.artefacts import load_json
+from dreamhead.stages.artefacts import load_json, save_json
+from dreamhead.stages.attempts import describe
 from dreamhead.stages.plan import chunks_of_shots, spans_of
-from dreamhead.stages.source import Source, digest_of, naming_column, open_source
+from dreamhead.stages.results import NOTHING, Tally
+from dreamhead.stages.source import Source, digest_of, known_digest, naming_column, open_source
 from dreamhead.stages.work import Work
 
 GIVEN_UP = "failed in an earlier run; --retry-failed tries it again"
@@ -45,9 +49,10 @@ def prepare(job: Job, work: Work, *, retry_failed: bool = True) -> PreparedJob:
     row = published_row(job, work) or (None if retry_failed else _given_up_row(job, work))
     if row is not None:
         return PreparedJob(job=job, frames=row["frames"] or 0, result=row)
-    source = open_source(job, work)
-    _check_segments(job, source)
-    _check_output(job)
+    with _noting_refusal(job, work):
+        source = open_source(job, work)
+        _check_segments(job, source)
+        _check_output(job)
     # Tries are counted within a run: whoever starts one has changed something, or wants it tried again.
     for uri in storage.list_files(work.attempts_dir(job)):
         storage.delete(uri)
@@ -61,6 +66,17 @@ def prepare(job: Job, work: Work, *, retry_failed: bool = True) -> PreparedJob:
         spans=spans,
         frames_done=frames_done,
     )
+
+
+@contextmanager
+def _noting_refusal(job: Job, work: Work) -> Iterator[None]:
+    """Leave word of wrong input for `job_status`, which reads no inputs; the next run looks at them anew."""
+    try:
+        yield
+    except InputError as error:
+        with suppress(StorageError):
+            save_json(work.failed_uri(job), {"error": describe(error), "is_final": False})
+        raise
 
 
 def missing_spans(job: Job, source: Source, work: Work) -> tuple[tuple[Span, ...], int]:
@@ -87,6 +103,17 @@ def with_digests(job: Job, work: Work) -> Job:
     return replace(job, video_digest=video_digest, audio_digest=audio_digest)
 
 
+def with_known_digests(job: Job, work: Work) -> Job | None:
+    """The same, or None where a local input would have to be read for it."""
+    with naming_column("video_uri"):
+        video_digest = known_digest(job.video_uri, work)
+    with naming_column("audio_uri"):
+        audio_digest = known_digest(job.audio_uri, work)
+    if video_digest is None or audio_digest is None:
+        return None
+    return replace(job, video_digest=video_digest, audio_digest=audio_digest)
+
+
 def _check_segments(job: Job, source: Source) -> None:
     for segment in job.segments:
         if segment.start_s >= source.timeline.duration_s:
@@ -110,15 +137,18 @@ def _check_writable(directory_uri: str) -> None:
     storage.check_writable(directory_uri)
 
 
-def published_row(job: Job, work: Work) -> dict[str, Any] | None:
-    """The row of an earlier run, while the very output that it published is still there."""
+def published_row(job: Job, work: Work, tally: Tally = NOTHING) -> dict[str, Any] | None:
+    """The row of whoever published the job's output, while that very output is still there.
+
+    `tally` is what this run did for it.
+    """
     uri = work.result_uri(job)
     if not storage.exists(uri):
         return None
     record = load_json(uri)
     if record["output_uri"] != job.output_uri or not storage.exists(job.output_uri):
         return None
-    return results.repeated(job, record["row"]) if storage.size(job.output_uri) == record["bytes"] else None
+    return results.repeated(job, record["row"], tally) if storage.size(job.output_uri) == record["bytes"] else None
 
 
 def _given_up_row(job: Job, work: Work) -> dict[str, Any] | None:

@@ -1,6 +1,5 @@
 """Stage 3: decode one chunk's frames, paint them, encode them, publish the chunk and its sidecar."""
 
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +17,7 @@ from dreamhead.media.encode import encode_chunk
 from dreamhead.media.video import read_frames
 from dreamhead.pipelines.landmarks_to_frames import LandmarksToFrames
 from dreamhead.records import Chunk, ShotAnalysis
+from dreamhead.scratch import scratch_folder
 from dreamhead.stages.artefacts import load_arrays, load_shot
 from dreamhead.stages.attempts import HERE, ChunkAttempts, Place
 from dreamhead.stages.device import use_device
@@ -51,8 +51,8 @@ class RenderChunk:
         strength = strength_of(chunk, source, shot, self._settings.render.fade_s)
         frames = self._frames(chunk, source, shot, strength)
         uri = self._work.chunk_uri(chunk)
-        with tempfile.TemporaryDirectory(prefix="dreamhead-") as folder:
-            path = Path(folder) / "chunk.mp4"
+        with scratch_folder() as folder:
+            path = folder / "chunk.mp4"
             self._encode(path, chunk, source, frames)
             storage.publish(path, uri)
             digest = storage.content_digest(str(path))

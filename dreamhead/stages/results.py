@@ -67,9 +67,9 @@ def failed(job: Job, error: DreamheadError | str, tally: Tally = NOTHING) -> Row
     return _row(job, status="failed", error_type=kind, error=message) | _counts(tally)
 
 
-def repeated(job: Job, row: Row) -> Row:
-    """The row of an earlier run whose output is still there, as this run's manifest names it."""
-    return row | _identity(job) | {"attempts": 0, "chunks_rendered": 0}
+def repeated(job: Job, row: Row, tally: Tally = NOTHING) -> Row:
+    """The row of a published output as this run's manifest names it, with what this run did for it."""
+    return row | _identity(job) | {"attempts": tally.attempts, "chunks_rendered": tally.rendered}
 
 
 def _row(job: Job, **values: Any) -> Row:

@@ -39,6 +39,20 @@ def open_source(job: Job, work: Work) -> Source:
         return Source(video=video, audio=audio, timeline=_timeline(video, audio.duration_s, job.on_longer_audio))
 
 
+def known_source(job: Job, work: Work) -> Source | None:
+    """A job's inputs as an earlier run found them, None where none has: to find them means to read them through.
+
+    Raises StorageError.
+    """
+    known = (_video_facts(job.video_uri, job.video_digest, work), _audio_facts(job.audio_digest, work))
+    return open_source(job, work) if all(map(storage.exists, known)) else None
+
+
+def known_digest(uri: str, work: Work) -> str | None:
+    """Digest of a file's content, None where it would have to be read for it; raises StorageError."""
+    return digest_of(uri, work) if all(map(storage.exists, _digest_facts(uri, work))) else None
+
+
 def digest_of(uri: str, work: Work) -> str:
     """Digest of a file's content, read only where the file isn't the one that was read before; raises StorageError."""
     if storage.is_remote(uri):

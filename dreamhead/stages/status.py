@@ -9,8 +9,8 @@ from dreamhead.records import Job
 from dreamhead.stages.artefacts import load_json
 from dreamhead.stages.attempts import describe
 from dreamhead.stages.plan import chunks_of_shots, spans_of
-from dreamhead.stages.prepare import published_row, with_digests
-from dreamhead.stages.source import open_source
+from dreamhead.stages.prepare import published_row, with_known_digests
+from dreamhead.stages.source import Source, known_source
 from dreamhead.stages.work import Work
 
 State = Literal["done", "failed", "missing"]
@@ -30,22 +30,32 @@ class JobStatus:
     """Planned, and neither done nor failed."""
     spans_ahead: int = 0
     """Stretches of the video that aren't analysed yet, so that nobody knows their chunks."""
+    is_checked: bool = True
+    """Whether a run has read its inputs yet; before, nobody knows its spans either."""
 
 
 def job_status(job: Job, work: Work) -> JobStatus:
-    """What the work directory says of a job with its settings and weights; inputs that can't be used are failures."""
+    """What the work directory says of a job with its settings and weights; inputs that can't be used are failures.
+
+    Inputs are looked up, never read: a manifest may name terabytes.
+    """
     try:
-        job = with_digests(job, work)
-        row = published_row(job, work)
+        known = with_known_digests(job, work)
+        if known is None:
+            return JobStatus(job=job, state="missing", is_checked=False)
+        row = published_row(known, work)
         if row is not None:
-            return JobStatus(job=job, state="done", chunks_done=int(row["chunks"]))
-        return _unfinished(job, work)
+            return JobStatus(job=known, state="done", chunks_done=int(row["chunks"]))
+        error = load_json(work.failed_uri(known))["error"] if storage.exists(work.failed_uri(known)) else ""
+        source = known_source(known, work)
+        if source is None:
+            return JobStatus(job=known, state="failed" if error else "missing", error=error, is_checked=bool(error))
+        return _unfinished(known, source, work, error)
     except (InputError, StorageError) as error:
         return JobStatus(job=job, state="failed", error=describe(error))
 
 
-def _unfinished(job: Job, work: Work) -> JobStatus:
-    source = open_source(job, work)
+def _unfinished(job: Job, source: Source, work: Work, error: str) -> JobStatus:
     done = work.finished_ranges(job)
     missing: set[tuple[int, int]] = set()
     ahead = 0
@@ -57,7 +67,6 @@ def _unfinished(job: Job, work: Work) -> JobStatus:
             planned = {(chunk.start, chunk.stop) for chunk in chunks_of_shots(job, source, shots, work)}
             missing |= planned - done
     failed = _failed_ranges(job, work) - done
-    error = load_json(work.failed_uri(job))["error"] if storage.exists(work.failed_uri(job)) else ""
     return JobStatus(
         job=job,
         state="failed" if error else "missing",

@@ -104,6 +104,10 @@ class Work:
         """Where the counts of a job's tries lie; a new run starts them afresh."""
         return self._job(job, self.render_fingerprint(job), "attempts")
 
+    def ending_uri(self, job: Job, start: int, stop: int) -> str:
+        """How a span's analysis ended, where it failed."""
+        return storage.join(self.attempts_dir(job), f"ending-{start:08d}-{stop:08d}.json")
+
     def failed_uri(self, job: Job) -> str:
         """Why the job can't be finished; it exists once a part of it failed."""
         return storage.join(self.attempts_dir(job), "failed.json")

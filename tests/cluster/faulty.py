@@ -22,10 +22,13 @@ class FaultyRenderChunks(RenderChunks):
     """Renders, but for the chunks that are to fail."""
 
     def __init__(self, settings: DubSettings, checkpoint_uri: str, work_uri: str) -> None:
+        folder = Path(work_uri).parent / "faults"
+        start = folder / "start"
+        if start.exists():
+            FAULTS[start.read_text()](start)
         super().__init__(settings, checkpoint_uri, work_uri)
         render: Any = self._render
         publish = render._publish
-        folder = Path(work_uri).parent / "faults"
 
         def fail_or_publish(chunk: Chunk) -> Chunk:
             fault = folder / f"{chunk.job.job_id}-{chunk.start}"
@@ -56,6 +59,11 @@ def _raise(fault: Path) -> None:
     raise RuntimeError("out of memory on the GPU")
 
 
+def _raise_once(fault: Path) -> None:
+    fault.unlink()
+    raise LookupError("this machine has no such driver")
+
+
 def _fill_disk(fault: Path) -> None:
     raise DiskFullError(f"{fault}: {os.strerror(errno.ENOSPC)}")
 
@@ -63,6 +71,7 @@ def _fill_disk(fault: Path) -> None:
 FAULTS: dict[str, Callable[[Path], None]] = {
     "segfault": _segfault,
     "kill once": _kill_once,
+    "raise once": _raise_once,
     "hang": _hang,
     "raise": _raise,
     "fill disk": _fill_disk,

@@ -102,3 +102,20 @@ def test_a_dry_run_shows_settings_and_bad_rows(farm: Farm, capsys: pytest.Captur
 def test_a_manifest_that_isnt_there_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert batch.main([str(tmp_path / "gone.csv")]) == REFUSED
     assert "ManifestError: the manifest can't be read" in capsys.readouterr().err
+
+
+def test_a_manifest_of_bad_rows_only_gets_its_results_beside_it(farm: Farm, capsys: pytest.CaptureFixture[str]) -> None:
+    farm.rows = [farm.rows[0] | {"seed": -1}]
+    farm.write_manifest()
+    assert batch.main([str(farm.manifest), "--checkpoint", farm.checkpoint]) == SOME_FAILED
+    (row,) = farm.rows_of_results()
+    assert row["error"].startswith("seed: must be a whole number")
+
+
+def test_results_that_cannot_be_written_are_refused_before_any_work(
+    farm: Farm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*farm.arguments()[:-1], "/dev/null/results"]
+    assert batch.main(arguments) == REFUSED
+    assert "StorageError: /dev/null/results/" in capsys.readouterr().err
+    assert not (farm.folder / "work" / "jobs").exists()

@@ -91,11 +91,23 @@ def test_only_the_jobs_with_a_poisoned_chunk_fail_and_stay_failed_until_told(
     assert "5 jobs succeeded, 0 failed" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("fault", ["kill once", "raise once"])
+def test_an_actor_that_cannot_start_is_replaced(faulty: Farm, fault: str) -> None:
+    (faulty.folder / "faults" / "start").write_text(fault)
+    del faulty.rows[2:]
+    faulty.write_manifest()
+    status, rows = faulty.run()
+    assert (status, {row["status"] for row in rows}) == (SUCCEEDED, {"succeeded"})
+    assert not (faulty.folder / "faults" / "start").exists()
+
+
 def test_a_full_disk_ends_the_run_and_fails_no_job_for_good(faulty: Farm, capsys: pytest.CaptureFixture[str]) -> None:
     put_faults(faulty, {"good": "fill disk"})
     assert faulty.run()[0] == REFUSED
     assert "DiskFullError: " in capsys.readouterr().err
-    assert {row["error_type"] for row in faulty.rows_of_results() if row["status"] == "failed"} == {"DiskFullError"}
+    rows = faulty.rows_of_results()
+    assert len(rows) == len(FAULTS_BY_JOB)
+    assert {row["error_type"] for row in rows if row["status"] == "failed"} == {"DiskFullError"}
     (faulty.folder / "faults" / "good-6").unlink()
     status, rows = faulty.run()
     assert (status, {row["status"] for row in rows}) == (SUCCEEDED, {"succeeded"})

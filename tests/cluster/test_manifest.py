@@ -140,6 +140,16 @@ def test_no_row_may_overwrite_an_input_of_any_row(tmp_path: Path, spelled: str, 
     assert "nothing is overwritten" in row["error"]
 
 
+def test_no_row_may_overwrite_an_input_of_a_bad_row(tmp_path: Path) -> None:
+    bad = GOOD | {"video_uri": "/in/only.mp4", "output_uri": "/out/b.mp4", "face": "left"}
+    manifest = read_manifest(write(tmp_path / "m.jsonl", [bad, GOOD | {"output_uri": "/in/only.mp4"}]))
+    assert manifest.jobs == ()
+    assert (
+        "output_uri: /in/only.mp4 is the video_uri of row 0; nothing is overwritten"
+        in {row["row"]: row["error"] for row in manifest.failed}[1]
+    )
+
+
 def test_rows_that_share_a_job_id_are_refused_by_number(tmp_path: Path) -> None:
     rows = [GOOD | {"job_id": "x"}, GOOD | {"job_id": "x", "output_uri": "/out/b.mp4"}]
     with pytest.raises(ManifestError, match="job_id must differ from row to row; rows 0, 1: x"):

@@ -10,8 +10,11 @@ import pytest
 
 from dreamhead import cli, storage
 from dreamhead.cluster.manifest import read_manifest
+from dreamhead.cluster.only_run import OnlyRun
 from dreamhead.config import DubSettings, load_yaml
 from dreamhead.stages.dub import dub
+from dreamhead.stages.opening import open_work
+from dreamhead.stages.prepare import prepare
 from tests.cluster.farm import Farm
 
 
@@ -23,6 +26,8 @@ def half_done(farm: Farm) -> Farm:
     job = read_manifest(str(farm.manifest)).jobs[0]
     settings = load_yaml(farm.config, DubSettings)
     assert dub(job, settings, farm.checkpoint, str(farm.folder / "work"))["status"] == "succeeded"
+    work, _ = open_work(settings, farm.checkpoint, str(farm.folder / "work"))
+    prepare(read_manifest(str(farm.manifest)).jobs[1], work)
     return farm
 
 
@@ -97,6 +102,39 @@ def test_clean_frees_what_killed_processes_left_half_written(half_done: Farm) ->
     assert all(path.exists() for path in [*old, *kept])
     assert cli.main(arguments(farm, "clean")) == cli.DONE
     assert [path for path in [*old, *kept] if path.exists()] == kept
+
+
+def test_nothing_is_cleaned_while_a_run_is_at_work(half_done: Farm, capsys: pytest.CaptureFixture[str]) -> None:
+    farm, chunks = half_done, half_done.sidecars()
+    running = storage.join(str(farm.folder / "work"), "running", "other.json")
+    with OnlyRun(running, "there", print, beat_s=0.05):
+        assert cli.main(arguments(farm, "clean")) == cli.FAILED
+        assert "another run is at work there" in capsys.readouterr().err
+        assert farm.sidecars() == chunks
+        assert cli.main(arguments(farm, "clean", "--dry-run")) == cli.DONE
+    assert cli.main(arguments(farm, "clean")) == cli.DONE
+    assert farm.sidecars() == []
+
+
+def test_outputs_that_share_no_directory_have_a_status(half_done: Farm, capsys: pytest.CaptureFixture[str]) -> None:
+    half_done.rows[1]["output_uri"] = "s3://elsewhere/out/1.mp4"
+    half_done.write_manifest()
+    assert cli.main(arguments(half_done, "status")) == cli.FAILED
+    assert "1 done, 2 failed, 1 missing" in capsys.readouterr().out
+    assert cli.main(arguments(half_done, "clean")) == cli.DONE
+    without_work = ["status", str(half_done.manifest), "--config", str(half_done.config)]
+    assert cli.main([*without_work, "--checkpoint", half_done.checkpoint]) == cli.WRONG_USAGE
+    assert "the outputs share no directory" in capsys.readouterr().err
+
+
+def test_a_manifest_or_weights_that_cannot_be_used_are_wrong_usage(
+    half_done: Farm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["status", str(half_done.folder / "gone.csv")]) == cli.WRONG_USAGE
+    assert "ManifestError" in capsys.readouterr().err
+    nowhere = str(half_done.folder / "nowhere")
+    assert cli.main(["status", str(half_done.manifest), "--checkpoint", nowhere]) == cli.WRONG_USAGE
+    assert "CheckpointError" in capsys.readouterr().err
 
 
 def files(folder: Path) -> list[Path]:

@@ -1,5 +1,7 @@
 """Frames a second and how busy the pools are, over the last minutes."""
 
+import threading
+
 import pytest
 
 from dreamhead.cluster.rates import WINDOW_S, Rates
@@ -41,3 +43,29 @@ def test_actors_beyond_the_least_are_counted_when_they_did_something() -> None:
     assert rates.actors(10.0) == {"analyse": 3, "render": 3}
     assert rates.busy(10.0) == {"analyse": pytest.approx(0.05), "render": pytest.approx(0.3)}
     assert rates.actors(20.0 + WINDOW_S) == {"analyse": 2, "render": 1}
+
+
+def test_a_display_may_ask_while_chunks_end() -> None:
+    rates, ended = Rates(0.0, {"render": 1}), threading.Event()
+    failures: list[Exception] = []
+
+    def ask() -> None:
+        now_s = 0.0
+        while not ended.is_set():
+            now_s += 1.0
+            try:
+                rates.busy(now_s)
+                rates.frames_per_s(now_s)
+            except (IndexError, RuntimeError) as error:
+                failures.append(error)
+                return
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for count in range(3000):
+        rates.add(chunk(1, render=0.1), float(count))
+    ended.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []

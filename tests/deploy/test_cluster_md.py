@@ -37,7 +37,8 @@ def test_from_nothing_to_a_finished_manifest_takes_less_than_ten_commands() -> N
 
 def lines() -> list[str]:
     """Commands of Ray and of DreamHead, those within sentences too."""
-    blocks = [part.strip().removesuffix(" &") for block in BLOCKS for line in block for part in line.split("&&")]
+    parts = (part.strip() for block in BLOCKS for line in block for part in line.split("&&"))
+    blocks = [re.sub(r"( \d?[<>]\S+)* &$", "", part) for part in parts]
     spoken = re.findall(r"`((?:ray|dreamhead) [^`]+)`", TEXT)
     return [line for line in (*blocks, *spoken) if line.startswith(("ray ", "dreamhead "))]
 

@@ -8,8 +8,9 @@ import pytest
 
 from dreamhead import storage
 from dreamhead.errors import ClusterError, DiskFullError, MediaError, StorageError
+from dreamhead.stages import attempts, deadline
 from dreamhead.stages.artefacts import load_json
-from dreamhead.stages.attempts import Place, attempt, publish_failure
+from dreamhead.stages.attempts import LOST_RATIO, Place, attempt, publish_failure, retried
 
 
 @pytest.fixture
@@ -90,3 +91,55 @@ def test_a_failure_that_cannot_be_noted_is_still_told(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(storage, "write_bytes", full)
     assert publish_failure(str(tmp_path / "failed.json"), MediaError("damaged")) == "MediaError: damaged"
+
+
+def test_work_that_takes_every_machine_down_is_given_up(uri: str) -> None:
+    lost = Place(node="spot", is_lost=lambda node: True)
+    for number in range(1, 2 * (1 + LOST_RATIO) + 1):
+        with attempt(uri, 2, "frames", lost) as trial:
+            record = storage.read_bytes(uri)
+            assert trial.number == number
+        storage.write_bytes(uri, record)
+    with (
+        pytest.raises(ClusterError, match="frames was given up after 8 tries, in 8 of which the machine was lost"),
+        attempt(uri, 2, "frames", lost),
+    ):
+        pytest.fail("the work must not start")
+
+
+def test_a_process_ends_in_time_though_the_reason_cannot_be_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadline, "NOTE_S", 0.05)
+    ended, never = threading.Event(), threading.Event()
+    with deadline.Deadline(0.05, ended.set, lambda reason: never.wait(60) and None):
+        assert ended.wait(5)
+    never.set()
+
+
+def test_pauses_grow_and_then_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(attempts.time, "sleep", slept.append)
+    monkeypatch.setattr(attempts, "RETRY_PAUSES_S", (5.0, 20.0))
+    left = [StorageError("reset"), StorageError("reset"), StorageError("reset")]
+
+    def work() -> str:
+        if left:
+            raise left.pop()
+        return "done"
+
+    assert retried(work, 4, "frames") == "done"
+    assert slept == [5.0, 20.0, 20.0]
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"), [(DiskFullError("full"), 1), (MediaError("odd"), 1), (StorageError("x"), 3)]
+)
+def test_only_storage_is_tried_again_and_not_for_ever(error: Exception, tries: int) -> None:
+    calls: list[int] = []
+
+    def work() -> None:
+        calls.append(1)
+        raise error
+
+    with pytest.raises(type(error)):
+        retried(work, 3, "frames")
+    assert len(calls) == tries

@@ -12,10 +12,12 @@ from dreamhead import storage
 from dreamhead.config import DubSettings
 from dreamhead.errors import ClusterError, ConfigError, InputError, MediaError, StorageError
 from dreamhead.records import Chunk, Route, Segment
-from dreamhead.stages import analyse, opening, render
+from dreamhead.stages import analyse, finalize, opening, render
 from dreamhead.stages.artefacts import load_arrays, load_json, save_json
-from dreamhead.stages.attempts import attempt
+from dreamhead.stages.attempts import attempt, publish_failure
+from dreamhead.stages.clean import free_job
 from dreamhead.stages.prepare import prepare
+from dreamhead.stages.results import Tally
 from tests.tiny import CROP_SIZE, tiny_checkpoint
 
 Studio = Any  # The fixture's own class; conftest modules can't be imported.
@@ -144,6 +146,133 @@ def test_a_walk_that_is_given_up_repeats_what_it_had_before_it_says_so(
     assert [(chunk.start, chunk.stop) for chunk in known] == [(0, 4), (4, 8)]
     assert (last.start, last.stop) == (0, 12)
     assert "given up after 3 tries, the last failed with: RuntimeError: detector died" in last.error
+
+
+class Languages:
+    """One video in two languages, walked by one actor; its rows are streamed as Ray streams them."""
+
+    def __init__(self, studio: Studio, frames: int = 20) -> None:
+        self.studio = studio
+        clip, speech = studio.clip(frames), studio.speech(frames / 25)
+        self.jobs = [studio.job(clip, speech, job_id=name, seed=seed) for seed, name in enumerate(("en", "de"))]
+        self.spans = [span for job in self.jobs for span in prepare(job, studio.work()).spans]
+        self.job = self.spans[0].job
+        self.seen: list[tuple[str, int, int, bool]] = []
+
+    def stream(self, most: int = 99, before: Callable[[int], None] = lambda count: None) -> None:
+        """A try; whoever streams takes what it hasn't seen yet, `most` in all, and then the process dies."""
+        with closing(analyse.AnalyseSpan(self.studio.settings, "", self.studio.work_uri)) as stage:
+            rows = (chunk for span in self.spans for chunk in stage(span))
+            for index, chunk in enumerate(rows):
+                if index >= len(self.seen):
+                    self.seen.append((chunk.job.job_id, chunk.start, chunk.stop, bool(chunk.error)))
+                before(len(self.seen))
+                if len(self.seen) == most:
+                    return
+
+    def fail(self) -> None:
+        """Another stage gives the first language up."""
+        publish_failure(self.studio.work().failed_uri(self.job), MediaError("frame 3 is damaged"))
+
+    def german(self) -> list[tuple[int, int]]:
+        """The second language's chunks that were handed on, all of them good."""
+        assert not any(failed for job, _, _, failed in self.seen if job == "de")
+        return [(start, stop) for job, start, stop, _ in self.seen if job == "de"]
+
+
+WHOLE = [(0, 4), (4, 10), (10, 20)]
+
+
+@pytest.mark.parametrize("most", range(1, 6))
+def test_a_failed_language_takes_no_chunk_from_the_others_when_their_walk_is_repeated(
+    studio: Studio, most: int
+) -> None:
+    studio.calls.cuts = (4, 10)
+    two = Languages(studio)
+    two.stream(most)
+    two.fail()
+    for _ in range(2):
+        two.stream()
+        assert two.german() == WHOLE
+        assert [row for row in two.seen if row[0] == "en"][:most] == [
+            ("en", start, stop, index >= most) for index, (start, stop) in enumerate(WHOLE)
+        ][:most]
+    # Each row was handed on once. A failure ends the first language, unless all of it was there before.
+    english = [row for row in two.seen if row[0] == "en"]
+    assert len(english) <= len(WHOLE) + 1
+    assert most >= len(WHOLE) or english[-1][3]
+
+
+def test_a_language_that_failed_before_its_walk_is_not_walked(studio: Studio) -> None:
+    studio.calls.cuts = (4, 10)
+    two = Languages(studio)
+    two.fail()
+    two.stream(3)
+    two.stream()
+    assert two.seen[0] == ("en", 0, 20, True)
+    assert two.german() == WHOLE
+    assert len(two.seen) == 4
+
+
+def test_a_walk_that_breaks_ends_the_same_though_another_language_got_further(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio.calls.cuts = (4, 10)
+    two = Languages(studio)
+    monkeypatch.setattr(analyse, "save_shot", broken_at(10, MediaError("frame 12 is damaged"), 1))
+    two.stream(4)
+    assert two.seen == [("en", 0, 4, False), ("en", 4, 10, False), ("en", 0, 20, True), ("de", 0, 4, False)]
+    two.stream()
+    assert two.german() == WHOLE
+    assert len(two.seen) == 6
+
+
+def test_storage_that_fails_in_a_walk_is_tried_again_and_no_chunk_comes_twice(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio.calls.cuts = (4, 10)
+    two = Languages(studio)
+    monkeypatch.setattr(analyse, "save_shot", broken_at(10, StorageError("timed out"), 2))
+    two.stream()
+    assert two.seen == [(job, start, stop, False) for job in ("en", "de") for start, stop in WHOLE]
+
+
+def test_storage_that_stays_away_fails_the_job_for_this_run(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(analyse, "save_shot", broken_at(0, StorageError("timed out"), 3))
+    job = studio.job(studio.clip(10), studio.speech(0.4))
+    row = studio.dub(job)
+    assert (row["status"], row["error_type"], row["error"]) == ("failed", "StorageError", "timed out")
+    assert studio.dub(job)["status"] == "succeeded"
+
+
+def broken_at(start: int, error: Exception, times: int) -> Callable[[str, Any], None]:
+    """`save_shot`, but that it fails so many times for the shot that begins there."""
+    save, left = analyse.save_shot, [times]
+
+    def call(uri: str, shot: Any) -> None:
+        if shot.start == start and left[0]:
+            left[0] -= 1
+            raise error
+        save(uri, shot)
+
+    return call
+
+
+def test_storage_is_tried_again_when_the_output_is_published(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finalize, "join", broken(StorageError("timed out"), 2, finalize.join))
+    assert studio.dub(studio.job(studio.clip(10), studio.speech(0.4)))["status"] == "succeeded"
+
+
+def test_what_a_process_published_before_it_died_is_not_published_again(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = studio.job(studio.clip(10), studio.speech(0.4))
+    prepared = prepare(job, studio.work())
+    studio.dub(job)
+    free_job(prepared.job, studio.work())
+    monkeypatch.setattr(finalize, "join", broken(AssertionError("joined again"), 1, finalize.join))
+    row = finalize.finalize(prepared, studio.work(), "all", Tally(chunks=1, rendered=1, attempts=2))
+    assert (row["status"], row["frames"], row["chunks_rendered"], row["attempts"]) == ("succeeded", 10, 1, 2)
 
 
 def iter_into(chunks: Any, seen: list[Chunk]) -> list[Chunk]:

@@ -1,6 +1,8 @@
 """How far a job is, and what of it can be freed, as the work directory tells."""
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,9 +10,9 @@ import pytest
 from dreamhead import storage
 from dreamhead.errors import MediaError, StorageError
 from dreamhead.records import Job
-from dreamhead.stages import render
+from dreamhead.stages import render, source
 from dreamhead.stages.clean import free_analysis, free_job, free_other_settings
-from dreamhead.stages.prepare import with_digests
+from dreamhead.stages.prepare import prepare, with_digests
 from dreamhead.stages.status import JobStatus, job_status
 
 Studio = Any  # The fixture's own class; conftest modules can't be imported.
@@ -27,8 +29,37 @@ def counts(status: JobStatus) -> tuple[str, int, int, int, int]:
     return status.state, status.chunks_done, status.chunks_failed, status.chunks_missing, status.spans_ahead
 
 
-def test_a_job_that_nobody_began_is_missing(studio: Studio, job: Job) -> None:
-    assert counts(job_status(job, studio.work())) == ("missing", 0, 0, 0, 2)
+def test_a_job_that_was_only_checked_is_missing(studio: Studio, job: Job) -> None:
+    prepare(job, studio.work())
+    status = job_status(job, studio.work())
+    assert counts(status) == ("missing", 0, 0, 0, 2)
+    assert status.is_checked
+
+
+def test_inputs_are_not_read(studio: Studio, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any) -> Any:
+        raise AssertionError("an input was read")
+
+    monkeypatch.setattr(storage, "content_digest", refuse)
+    monkeypatch.setattr(source, "probe", refuse)
+    monkeypatch.setattr(source, "probe_audio", refuse)
+    status = job_status(job, studio.work())
+    assert counts(status) == ("missing", 0, 0, 0, 0)
+    assert not status.is_checked
+
+
+def test_an_input_that_a_run_could_not_use_is_a_failure(studio: Studio, job: Job, tmp_path: Path) -> None:
+    text = tmp_path / "text.mp4"
+    text.write_text("no video")
+    odd = replace(job, video_uri=str(text))
+    assert studio.dub(odd)["status"] == "failed"
+    status = job_status(odd, studio.work())
+    assert (status.state, status.is_checked) == ("failed", True)
+    assert status.error.startswith(f"MediaError: video_uri: {text}")
+    # It is looked at anew in the next run, and another file at that place is another input.
+    assert studio.dub(odd)["warnings"] == ""
+    shutil.copy(job.video_uri, text)
+    assert studio.dub(odd)["status"] == "succeeded"
 
 
 def test_a_job_is_failed_once_a_chunk_of_it_is(studio: Studio, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
