@@ -17,6 +17,7 @@ Fails where one of the three misses its target.
 
 import argparse
 import io
+import logging
 import os
 import sys
 import tempfile
@@ -118,7 +119,7 @@ def cluster(nodes: int) -> Iterator[None]:
     try:
         for _ in range(nodes):
             logical.add_node(num_cpus=1, num_gpus=1, object_store_memory=memory)
-        ray.init(address=logical.address, log_to_driver=False)
+        ray.init(address=logical.address, log_to_driver=False, logging_level=logging.ERROR)
         yield
     finally:
         ray.shutdown()

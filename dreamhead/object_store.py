@@ -52,6 +52,9 @@ RANGES_KEPT = 3
 MOST_LISTED = MOST_DELETED = 1000
 """Objects that one request lists, or deletes."""
 
+REFUSED = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404", "409", "412"}
+"""Codes for a write whose condition doesn't hold."""
+
 REASONS = {
     "AccessDenied": "access denied: these credentials may not do this here",
     "403": "access denied: these credentials may not do this here (or, without s3:ListBucket, there is no such object)",
@@ -125,6 +128,28 @@ def read(uri: str) -> bytes:
     """The whole content."""
     with _explained("read", uri):
         return _get(uri)[1]
+
+
+def read_version(uri: str) -> tuple[bytes, str]:
+    """The whole content, and the ETag that a condition names it by, in its quotes; raises NotFoundError."""
+    with _explained("read", uri):
+        answer, data = _get(uri)
+        return data, str(answer["ETag"])
+
+
+def put_if(uri: str, data: bytes, **condition: str) -> bool:
+    """Write a small object if `IfMatch` or `IfNoneMatch` holds; whether it did.
+
+    A write whose answer was lost is sent again by itself, and may then find what it wrote itself.
+    """
+    with _explained("write", uri):
+        try:
+            _call("put_object", **_address(uri), Body=data, **condition)
+        except OSError as error:
+            if _code(error) not in REFUSED:
+                raise
+            return False
+        return True
 
 
 def open_ranges(uri: str) -> BinaryIO:
@@ -268,7 +293,7 @@ def _socket(address: tuple[Any, ...]) -> socket.socket:
     return opened
 
 
-def client() -> Any:
+def _client() -> Any:
     """The process's file system: fsspec keeps one for each set of options, and drops them all in a forked child."""
     wanted = limits()
     # botocore itself reads AWS_DEFAULT_REGION only.
@@ -315,7 +340,7 @@ def _failures() -> tuple[type[Exception], ...]:
 def _call(method: str, **request: Any) -> dict[str, Any]:
     """One request with its retries."""
     limit_s = limits().request_s + len(request.get("Body", b"")) / LEAST_BYTES_PER_S
-    answer: dict[str, Any] = client().call_s3(method, timeout=limit_s, **request)
+    answer: dict[str, Any] = _client().call_s3(method, timeout=limit_s, **request)
     return answer
 
 
@@ -326,7 +351,7 @@ def _get(uri: str, **request: Any) -> tuple[dict[str, Any], bytes]:
         answer = _call("get_object", **_address(uri), **request)
         limit_s = wanted.request_s + answer["ContentLength"] / LEAST_BYTES_PER_S
         try:
-            return answer, sync(client().loop, _drain, answer["Body"], timeout=limit_s)
+            return answer, sync(_client().loop, _drain, answer["Body"], timeout=limit_s)
         except _broken_bodies() as error:
             if attempt >= wanted.attempts or time.monotonic() - began > wanted.request_s:
                 raise

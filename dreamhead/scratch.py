@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PREFIX = "dreamhead-scratch-"
+DEFAULT_TMPDIR = "/tmp"  # where Python itself looks first
 YOUNG_S = 60.0
 """A folder may be there a moment before it is locked."""
 
@@ -34,7 +35,9 @@ def scratch_folder() -> Iterator[Path]:
 def sweep_scratch() -> None:
     """Delete the folders that dead processes left below TMPDIR: outputs fill it, and a full one ends a run."""
     latest = time.time() - YOUNG_S
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+    # Not `gettempdir`, which writes to find out, and passes over a full disk.
+    parents = {os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")} - {None, ""} or {DEFAULT_TMPDIR}
+    for folder in (folder for parent in parents for folder in Path(str(parent)).glob(f"{PREFIX}*")):
         try:
             if folder.stat().st_mtime < latest and _is_abandoned(folder):
                 shutil.rmtree(folder)

@@ -215,6 +215,15 @@ def local_path(uri: str) -> Path:
     return Path(unquote(uri.removeprefix("file://")) if uri.startswith("file://") else uri)
 
 
+def to_disk(path: Path) -> None:
+    """Have the content on the disk before its name: after a power failure a file under its name must be whole."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _scheme(uri: str) -> str:
     scheme, separator, _ = uri.partition("://")
     if not separator:
@@ -254,19 +263,10 @@ def _replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name[:64]}.{uuid.uuid4().hex}{UNFINISHED}")
     try:
         yield temporary
-        _to_disk(temporary)
+        to_disk(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _to_disk(path: Path) -> None:
-    """Have the content on the disk before its name: after a power failure a file under its name must be whole."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ Every content must be like no other (a random name or a count in it), since that
 lost race.
 """
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -14,19 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from dreamhead import object_store, storage
-from dreamhead.errors import DreamheadError, StorageError
+from dreamhead.errors import DreamheadError, NotFoundError, StorageError
 
 LOCK = ".lock"
 """Beside local files that are replaced: held, by flock, while one of them is; never removed."""
-
-READ_TRIES = 10
-GONE = (errno.EBUSY, errno.EINVAL)
-"""How s3fs says that the version it began to read was replaced."""
-REFUSED = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404", "409", "412"}
-"""S3's codes for a write whose condition doesn't hold."""
 
 
 class Conflict(DreamheadError):  # noqa: N818  # what it is, as the callers' loops read it
@@ -95,6 +86,7 @@ def _written(path: Path, data: bytes) -> Iterator[Path]:
     temporary = path.with_name(f".{uuid.uuid4().hex}{storage.UNFINISHED}")
     try:
         temporary.write_bytes(data)
+        storage.to_disk(temporary)
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
@@ -113,43 +105,24 @@ def _digest(data: bytes) -> str:
 
 
 def _read_object(uri: str) -> Versioned | None:
-    for _ in range(READ_TRIES):
-        try:
-            with object_store.client().open(uri, "rb") as file:
-                # What is read is of this very version: s3fs sends it along, and fails where it has gone.
-                version = str(file.details["ETag"])
-                return Versioned(file.read(), version)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            if error.errno not in GONE:
-                raise
-    raise StorageError(f"{uri}: can't read: it was replaced each of {READ_TRIES} times that it was tried")
+    try:
+        return Versioned(*object_store.read_version(uri))
+    except NotFoundError:
+        return None
 
 
 def _put_object(uri: str, data: bytes, **condition: str) -> None:
-    s3 = object_store.client()
-    bucket, key, _ = s3.split_path(uri)
-    try:
-        s3.call_s3("put_object", Bucket=bucket, Key=key, Body=data, **condition)
-    except OSError as error:
-        cause = error.__cause__
-        if not isinstance(cause, ClientError) or cause.response["Error"]["Code"] not in REFUSED:
-            raise
-        _refuse_unless_ours(uri, data, error)
-
-
-def _refuse_unless_ours(uri: str, data: bytes, error: OSError) -> None:
-    """A write whose answer was lost is sent again by itself, and then finds what it wrote."""
+    if object_store.put_if(uri, data, **condition):
+        return
     latest = _read_object(uri)
     if latest is None or latest.data != data:
-        raise Conflict(f"{uri}: was made, replaced or removed meanwhile") from error
+        raise Conflict(f"{uri}: was made, replaced or removed meanwhile")
 
 
 @contextmanager
 def _explained(action: str, uri: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, BotoCoreError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
         raise StorageError(f"{uri}: can't {action}: {reason}") from error

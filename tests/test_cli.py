@@ -125,7 +125,7 @@ def test_weights_that_fail_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys:
         raise CheckpointError("weights: config.json is missing")
 
     monkeypatch.setattr(dub_stage, "dub", refuse)
-    assert dub() == 1
+    assert dub() == cli.WRONG_USAGE
     assert capsys.readouterr().err == "CheckpointError: weights: config.json is missing\n"
 
 
@@ -141,5 +141,5 @@ def test_inspect_refuses_what_is_neither(files: Path, capsys: pytest.CaptureFixt
     (files / "notes.txt").write_text(json.dumps({}))
     assert cli.main(["inspect", "notes.txt"]) == 1
     assert capsys.readouterr().err.startswith("MediaError: notes.txt: ")
-    assert cli.main(["inspect", "absent"]) == 1
+    assert cli.main(["inspect", "absent"]) == cli.WRONG_USAGE
     assert capsys.readouterr().err.startswith("CheckpointError: ")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dreamhead.cluster.session import is_node_lost
 from dreamhead.config import DubSettings
-from dreamhead.errors import StorageError
+from dreamhead.errors import CheckpointError, StorageError
 from dreamhead.records import Chunk, Job, Span
 from dreamhead.scratch import sweep_scratch
 from dreamhead.stages.attempts import Place
@@ -89,13 +89,14 @@ class RenderChunks:
 def patiently(make: Callable[[], StageT]) -> StageT:
     """Make a stage, again after a pause where its weights can't be read or the GPU is still another process's.
 
-    An actor that can't be made is lost for good, and a chunk that it had in hand ends the run.
+    An actor that can't be made is lost for good, and a chunk that it had in hand ends the run. The driver has checked
+    settings and weights before, so what is wrong with weights here is most likely the way to them.
     """
     sweep_scratch()
     for pause_s in PAUSES_S:
         try:
             return make()
-        except (StorageError, OSError, RuntimeError) as error:
+        except (StorageError, CheckpointError, OSError, RuntimeError) as error:
             logger.warning("%s: %s; trying again in %g s", type(error).__name__, error, pause_s)
             time.sleep(pause_s)
     return make()

@@ -28,6 +28,10 @@ MOST_TASKS = 512
 """Of a run: the driver needs a millisecond for each, also on a cluster with many thousand cores."""
 AT_ONCE = 16
 """Jobs that one task checks side by side."""
+CHECK_RETRIES, FINISH_RETRIES = 1, 2
+"""How often Ray starts a task of checking, or of finalising, again when its process died or took too long."""
+PROCESS_START_S = 120.0
+"""At most, of a process that imports what a task needs, on a busy machine."""
 LOST = "the process died, or took longer than pools.finalize_timeout_s"
 
 ResultT = TypeVar("ResultT")
@@ -63,7 +67,8 @@ def check(jobs: Sequence[Job], work: Work, *, retry_failed: bool, cpus: float) -
 def longest_wait_s(work: Work) -> float:
     """How long no task of checking or finalising may end: then there is no machine for them, and none may come."""
     pools = work.settings.pools
-    return max(pools.no_progress_timeout_s, 2 * pools.finalize_timeout_s)
+    tries = 1 + max(CHECK_RETRIES, FINISH_RETRIES)
+    return max(pools.no_progress_timeout_s, tries * (pools.finalize_timeout_s + PROCESS_START_S))
 
 
 def ended_of(refs: "Collection[ray.ObjectRef[ResultT]]", *, wait_s: float) -> "list[ray.ObjectRef[ResultT]]":
@@ -75,7 +80,8 @@ def ended_of(refs: "Collection[ray.ObjectRef[ResultT]]", *, wait_s: float) -> "l
         if not ended:
             raise ClusterError(
                 f"none of {len(going_on)} tasks that check or finalise jobs ended for {wait_s:g} s "
-                "(pools.no_progress_timeout_s, or twice pools.finalize_timeout_s): are there machines with free CPUs?"
+                f"(pools.no_progress_timeout_s, or {1 + FINISH_RETRIES} times pools.finalize_timeout_s): "
+                "are there machines with free CPUs?"
             )
     return ended
 
@@ -100,7 +106,7 @@ def limit(work: Work, what: str) -> Deadline:
     return Deadline(seconds, partial(os._exit, TOO_SLOW), lambda reason: logger.error("%s: %s", what, reason))
 
 
-@ray.remote(num_cpus=CHECK_CPUS, max_retries=1)
+@ray.remote(num_cpus=CHECK_CPUS, max_retries=CHECK_RETRIES)
 def check_group(jobs: list[Job], work: Work, retry_failed: bool) -> list[PreparedJob | Row]:
     """Check some jobs; a failed results row for each that can't be dubbed."""
     with limit(work, f"checking {len(jobs)} jobs"), ThreadPoolExecutor(AT_ONCE) as threads:

@@ -22,9 +22,6 @@ from dreamhead.stages.prepare import PreparedJob
 from dreamhead.stages.results import NOTHING, Row, Tally
 from dreamhead.stages.work import Work
 
-GIVE_UP_S = 300.0
-"""How long a run that can't go on waits for the next of the jobs that are being published."""
-
 logger = logging.getLogger(__name__)
 
 
@@ -155,7 +152,8 @@ class BatchRun:
 
     def _give_up(self, error: DreamheadError) -> None:
         try:
-            for row in self._finishing.ended(wait_s=GIVE_UP_S):
+            # Those that are being published are nearly done; those that find no machine aren't waited for any longer.
+            for row in self._finishing.ended(wait_s=self._settings.pools.finalize_timeout_s):
                 self._tell(row)
         except ClusterError as unended:
             logger.warning("%s", unended)

@@ -7,7 +7,7 @@ import ray
 from ray.exceptions import RayError
 from ray.remote_function import RemoteFunction
 
-from dreamhead.cluster.checking import died, ended_of, limit
+from dreamhead.cluster.checking import FINISH_RETRIES, died, ended_of, limit
 from dreamhead.cluster.pools import FINALIZE_CPUS
 from dreamhead.errors import StorageError
 from dreamhead.records import Job
@@ -65,7 +65,7 @@ def _free(job: Job, work: Work) -> None:
         logger.warning("job %s: its chunks stay: %s", job.job_id, error)
 
 
-@ray.remote(num_cpus=FINALIZE_CPUS, max_retries=2)
+@ray.remote(num_cpus=FINALIZE_CPUS, max_retries=FINISH_RETRIES)
 def finish_job(prepared: PreparedJob, work: Work, weights_digest: str, tally: Tally, clean: bool) -> Row:
     """Join one job's chunks, look at its output, and publish it."""
     # What looks at faces takes seconds to import, and the driver, which starts these tasks, needs none of it.

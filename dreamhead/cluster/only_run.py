@@ -30,6 +30,7 @@ LOOKS = 60
 logger = logging.getLogger(__name__)
 
 Content = dict[str, str | int]
+UNREADABLE: Content = {"run": "", "host": "a machine unknown", "processes": "", "pid": 0, "began": "a time unknown"}
 
 
 class OnlyRun:
@@ -132,7 +133,11 @@ def _watch(uri: str, found: versioned.Versioned, what: str, say: Callable[[str],
 
 
 def _content(found: versioned.Versioned) -> Content:
-    return cast(Content, json.loads(found.data))
+    try:
+        return cast(Content, json.loads(found.data))
+    except ValueError:
+        # Nobody writes it so; whoever did is watched like any other.
+        return UNREADABLE
 
 
 def _processes() -> str:

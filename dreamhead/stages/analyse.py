@@ -2,9 +2,11 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import islice
+from typing import TypeVar
 
 from dreamhead import storage
 from dreamhead.checkpoint import Checkpoint
@@ -14,12 +16,14 @@ from dreamhead.media.video import read_frames
 from dreamhead.pipelines.analysis import VideoAnalyser
 from dreamhead.records import Chunk, Span
 from dreamhead.stages.artefacts import load_json, save_json, save_shot
-from dreamhead.stages.attempts import HERE, Place, attempt, describe, pause_before_retry, publish_failure
+from dreamhead.stages.attempts import HERE, Place, attempt, describe, pause_before_retry, publish_failure, retried
 from dreamhead.stages.device import limit_threads
 from dreamhead.stages.plan import chunks_of_shots
 from dreamhead.stages.source import Source, open_source
 from dreamhead.stages.speech import EncodeSpeech
 from dreamhead.stages.work import Work
+
+ResultT = TypeVar("ResultT")
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +61,7 @@ class AnalyseSpan:
         """
         given = 0
         try:
-            known = self._ending(span)
+            known = self._with_retries(span, self._ending)
             if known is None:
                 try:
                     for chunk in self._tried(span):
@@ -67,12 +71,17 @@ class AnalyseSpan:
                 except DiskFullError:
                     raise
                 except DreamheadError as error:
-                    known = self._end(span, publish_failure(self._work.failed_uri(span.job), error))
-            for chunk in islice(self._known_chunks(span), given, known.chunks):
+                    text = publish_failure(self._work.failed_uri(span.job), error)
+                    known = self._with_retries(span, partial(self._end, error=text))
+            for chunk in islice(self._with_retries(span, self._known_chunks), given, known.chunks):
                 yield replace(chunk, error=known.error)
             if not known.is_whole:
                 yield _failed(span, known.error)
-        except DiskFullError as error:
+        except StorageError as error:
+            # How it ends can't be written down, so it ends as it would with all that is known to be there.
+            logger.warning("%s: %s", _name(span), error)
+            for chunk in islice(self._seen_before(span), given, None):
+                yield replace(chunk, error=describe(error))
             yield _failed(span, describe(error))
 
     def close(self) -> None:
@@ -92,7 +101,7 @@ class AnalyseSpan:
     def _end(self, span: Span, error: str) -> _Ending:
         """Write down how the span ends, before anybody is told of it."""
         ending = _Ending(0, False, error)
-        if storage.exists(self._attempts_uri(span)):
+        if self._was_tried(span):
             # An earlier try has handed on nothing that isn't published: so many chunks or fewer, and, where all of
             # the span is there, perhaps all of them and no failure.
             is_whole = self._work.shots(span.job, span.start, span.stop) is not None
@@ -103,7 +112,7 @@ class AnalyseSpan:
     def _tried(self, span: Span) -> Iterator[Chunk]:
         """The span's chunks; storage that fails is tried again, and goes on behind the chunks that are handed on."""
         pools, given = self._settings.pools, 0
-        what = f"source frames {span.start} to {span.stop} of job {span.job.job_id}"
+        what = _name(span)
         for number in range(1, pools.max_attempts + 1):
             try:
                 uri = self._attempts_uri(span)
@@ -120,6 +129,19 @@ class AnalyseSpan:
                 if number == pools.max_attempts:
                     raise
                 pause_before_retry(number)
+
+    def _with_retries(self, span: Span, look: Callable[[Span], ResultT]) -> ResultT:
+        return retried(partial(look, span), self._settings.pools.max_attempts, _name(span))
+
+    def _seen_before(self, span: Span) -> list[Chunk]:
+        """Chunks that an earlier try may have handed on, as far as storage tells."""
+        try:
+            return list(self._known_chunks(span)) if self._was_tried(span) else []
+        except StorageError:
+            return []
+
+    def _was_tried(self, span: Span) -> bool:
+        return storage.exists(self._attempts_uri(span))
 
     def _attempts_uri(self, span: Span) -> str:
         return self._work.attempts_uri(span.job, "analyse", span.start, span.stop)
@@ -157,6 +179,10 @@ class AnalyseSpan:
     def _publish_speech(self, chunk: Chunk, source: Source) -> None:
         times_s = source.timeline.times_s
         self._encode_speech(chunk.job, float(times_s[chunk.start]), float(times_s[chunk.stop - 1]))
+
+
+def _name(span: Span) -> str:
+    return f"source frames {span.start} to {span.stop} of job {span.job.job_id}"
 
 
 def _failed(span: Span, error: str) -> Chunk:

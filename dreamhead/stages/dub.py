@@ -40,10 +40,7 @@ def dub(
     if prepared.result is not None:
         progress(prepared.frames, prepared.frames)
         return prepared.result
-    try:
-        failure, tally = _render(prepared, settings, checkpoint_uri, work_uri, progress)
-    except StorageError as error:
-        return results.failed(prepared.job, error)
+    failure, tally = _render(prepared, settings, checkpoint_uri, work_uri, progress)
     return results.failed(prepared.job, failure, tally) if failure else finalize(prepared, work, digest, tally)
 
 

@@ -6,7 +6,10 @@ from dreamhead.cluster import actors
 from dreamhead.cluster.flow import LEAST_DEATHS, data_context
 from dreamhead.cluster.pools import FINALIZE_CPUS
 from dreamhead.config import PoolSettings
-from dreamhead.errors import ConfigError, StorageError
+from dreamhead.errors import CheckpointError, ConfigError, StorageError
+
+# Ray Data warns of its own settings when it makes its own context.
+pytestmark = pytest.mark.filterwarnings("ignore:.use_:DeprecationWarning")
 
 
 def pool(least: int, most: int) -> PoolSettings:
@@ -27,7 +30,10 @@ def test_as_many_actors_may_die_at_their_start_as_a_pool_has() -> None:
     assert data_context(3, 60.0, [pool(1, 1)]).max_consecutive_actor_init_deaths == LEAST_DEATHS
 
 
-@pytest.mark.parametrize("error", [StorageError("connection refused"), RuntimeError("CUDA out of memory")])
+@pytest.mark.parametrize(
+    "error",
+    [StorageError("connection refused"), CheckpointError("config.json: stale handle"), RuntimeError("CUDA: no memory")],
+)
 def test_an_actor_waits_for_its_weights_and_its_gpu(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     slept: list[float] = []
     monkeypatch.setattr(actors.time, "sleep", slept.append)

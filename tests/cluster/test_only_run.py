@@ -98,6 +98,13 @@ def test_a_run_elsewhere_that_is_still_is_taken_over_after_a_while(uri: str, sai
     assert not storage.exists(uri)
 
 
+def test_a_file_that_is_no_runs_is_taken_over_after_a_while(uri: str, said: list[str]) -> None:
+    storage.write_bytes(uri, b"")
+    with run(uri, said, stale_s=0.3):
+        assert "earlier run (process 0 on a machine unknown" in said[0]
+    assert not storage.exists(uri)
+
+
 def test_who_was_taken_over_says_so_and_leaves_the_other_alone(uri: str, said: list[str]) -> None:
     told = threading.Event()
 

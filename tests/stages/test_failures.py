@@ -10,7 +10,7 @@ import pytest
 
 from dreamhead import storage
 from dreamhead.config import DubSettings
-from dreamhead.errors import ClusterError, ConfigError, InputError, MediaError, StorageError
+from dreamhead.errors import ClusterError, ConfigError, DiskFullError, InputError, MediaError, StorageError
 from dreamhead.records import Chunk, Route, Segment
 from dreamhead.stages import analyse, finalize, opening, render
 from dreamhead.stages.artefacts import load_arrays, load_json, save_json
@@ -243,6 +243,35 @@ def test_storage_that_stays_away_fails_the_job_for_this_run(studio: Studio, monk
     row = studio.dub(job)
     assert (row["status"], row["error_type"], row["error"]) == ("failed", "StorageError", "timed out")
     assert studio.dub(job)["status"] == "succeeded"
+
+
+def test_a_folder_that_cannot_be_written_fails_its_job_alone(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_below(monkeypatch, "/attempts/", StorageError("attempts: permission denied"))
+    row = studio.dub(studio.job(studio.clip(10), studio.speech(0.4)))
+    assert (row["status"], row["error"]) == ("failed", "attempts: permission denied")
+
+
+@pytest.mark.parametrize("most", range(1, 6))
+def test_a_full_disk_is_told_when_a_walk_is_repeated(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    studio.calls.cuts = (4, 10)
+    two = Languages(studio)
+    two.stream(most)
+    refuse_below(monkeypatch, "/attempts/", DiskFullError("no space left"))
+    two.stream()
+    assert any(failed for _, _, _, failed in two.seen[most:])
+
+
+def refuse_below(monkeypatch: pytest.MonkeyPatch, part: str, error: Exception) -> None:
+    write = storage.write_bytes
+
+    def refuse_or_write(uri: str, data: bytes) -> None:
+        if part in uri:
+            raise error
+        write(uri, data)
+
+    monkeypatch.setattr(storage, "write_bytes", refuse_or_write)
 
 
 def broken_at(start: int, error: Exception, times: int) -> Callable[[str, Any], None]:

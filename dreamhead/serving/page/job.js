@@ -76,7 +76,8 @@ export class JobPanel {
     $("cancel").disabled = this.isCancelling;
     $("again").hidden = !["failed", "cancelled"].includes(job.status);
     tell("job-error", job.error ? sentence(job.error.detail) : "");
-    if (job.status === "running" && job.links.stream && !this.isLive) this.#showLive(signal);
+    // Before its frames are counted there is nothing to stream, and it is asked for only once.
+    if (job.status === "running" && job.progress.frames && !this.isLive) this.#showLive(signal);
     if (job.status === before) return;
     this.onChange(job);
     if (job.status === "succeeded") this.#showResult(signal);
