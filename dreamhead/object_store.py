@@ -4,7 +4,6 @@ Each request is tried `attempts` times by botocore, after waits that double and 
 off is fetched again here. s3fs brings the client and its event loop; its own retries, which would multiply, are off.
 """
 
-import asyncio
 import hashlib
 import io
 import itertools
@@ -22,9 +21,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import fsspec
-from botocore.exceptions import BotoCoreError, NoCredentialsError
 from fsspec.asyn import sync
 
+from dreamhead import s3_errors
 from dreamhead.errors import ConfigError, DiskFullError, NotFoundError, StorageError
 
 logger = logging.getLogger(__name__)
@@ -55,35 +54,9 @@ MOST_LISTED = MOST_DELETED = 1000
 REFUSED = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404", "409", "412"}
 """Codes for a write whose condition doesn't hold."""
 
-REASONS = {
-    "AccessDenied": "access denied: these credentials may not do this here",
-    "403": "access denied: these credentials may not do this here (or, without s3:ListBucket, there is no such object)",
-    "AllAccessDisabled": "access denied: all access to this bucket is disabled",
-    "NoSuchBucket": "the bucket does not exist at this endpoint",
-    "NoSuchKey": "no such object",
-    "404": "no such object, or no such bucket",
-    "ExpiredToken": "the credentials have expired; renew them",
-    "RequestExpired": "the credentials have expired; renew them",
-    "TokenRefreshRequired": "the credentials have expired; renew them",
-    "InvalidToken": "the session token isn't valid; check AWS_SESSION_TOKEN",
-    "InvalidAccessKeyId": "the access key is unknown at this endpoint; check AWS_ACCESS_KEY_ID or AWS_PROFILE",
-    "SignatureDoesNotMatch": "the secret key doesn't belong to the access key; check AWS_SECRET_ACCESS_KEY",
-    "RequestTimeTooSkewed": "this machine's clock differs from the endpoint's; set it",
-    "400": "the endpoint refused the request without a reason: expired credentials, or a bucket of another region",
-    "SlowDown": "the endpoint is throttling: too many requests at a time",
-    "503": "the endpoint is throttling, or not available",
-    "500": "the endpoint had an internal error",
-    "PreconditionFailed": "it was replaced while it was being read",
-    "412": "it was replaced while it was being read",
-}
-"""S3's error codes (numbers where an answer has no body) in words."""
-
 _CLIENTS: list[Any] = []
 """Kept from being collected in a forked child: closing them there takes the parent's connections out of the event
 queue that both share, and the parent would wait for answers until its time-out."""
-
-OTHER_REGION = ("PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
-STORE_FULL = ("XMinioStorageFull", "QuotaExceeded", "507")
 
 
 @dataclass(frozen=True)
@@ -146,7 +119,7 @@ def put_if(uri: str, data: bytes, **condition: str) -> bool:
         try:
             _call("put_object", **_address(uri), Body=data, **condition)
         except OSError as error:
-            if _code(error) not in REFUSED:
+            if s3_errors.code(error) not in REFUSED:
                 raise
             return False
         return True
@@ -325,18 +298,6 @@ def _drop_expect(params: dict[str, Any], **others: Any) -> None:
     params["headers"].pop("Expect", None)
 
 
-def _broken_bodies() -> tuple[type[Exception], ...]:
-    # Importing s3fs takes most of a second, which work on local files needn't wait for.
-    from s3fs.core import S3_RETRYABLE_ERRORS
-
-    return (*S3_RETRYABLE_ERRORS, BotoCoreError, asyncio.TimeoutError)
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    # s3fs turns S3's answers into OSError, wrong names into ValueError, and lets the others through.
-    return (OSError, ValueError, *_broken_bodies())
-
-
 def _call(method: str, **request: Any) -> dict[str, Any]:
     """One request with its retries."""
     limit_s = limits().request_s + len(request.get("Body", b"")) / LEAST_BYTES_PER_S
@@ -352,7 +313,7 @@ def _get(uri: str, **request: Any) -> tuple[dict[str, Any], bytes]:
         limit_s = wanted.request_s + answer["ContentLength"] / LEAST_BYTES_PER_S
         try:
             return answer, sync(_client().loop, _drain, answer["Body"], timeout=limit_s)
-        except _broken_bodies() as error:
+        except s3_errors.broken_bodies() as error:
             if attempt >= wanted.attempts or time.monotonic() - began > wanted.request_s:
                 raise
             logger.info("%s: try %d broke off: %r", uri, attempt, error)
@@ -371,7 +332,7 @@ def _first_range(uri: str, length: int) -> tuple[bytes, Facts]:
         try:
             answer, data = _get(uri, Range=f"bytes=0-{length - 1}")
         except OSError as error:
-            if _code(error) not in ("InvalidRange", "416"):
+            if s3_errors.code(error) not in ("InvalidRange", "416"):
                 raise
             return b"", _facts(_call("head_object", **_address(uri)))
         known = _facts(answer)
@@ -385,7 +346,7 @@ def _range(uri: str, start: int, stop: int, etag: str) -> bytes:
     with _explained("read", uri):
         answer, data = _get(uri, Range=f"bytes={start}-{stop - 1}", IfMatch=f'"{etag}"')
     if _facts(answer).etag != etag:
-        raise StorageError(f"{uri}: can't read: {REASONS['PreconditionFailed']}")
+        raise StorageError(f"{uri}: can't read: {s3_errors.REASONS['PreconditionFailed']}")
     if len(data) != stop - start:
         raise StorageError(f"{uri}: can't read: bytes {start} to {stop} were asked for, {len(data)} bytes came")
     return data
@@ -414,7 +375,7 @@ def _upload_parts(uri: str, size: int, read_part: Callable[[int, int], bytes]) -
 def _complete(uri: str, upload: dict[str, Any], parts: list[dict[str, Any]]) -> None:
     try:
         _call("complete_multipart_upload", **upload, MultipartUpload={"Parts": parts})
-    except _failures():
+    except s3_errors.failures():
         # A try may have done it and its answer been lost: then the object's ETag is that of these parts.
         digests = b"".join(bytes.fromhex(part["ETag"].strip('"')) for part in parts)
         expected = f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(parts)}"
@@ -425,7 +386,7 @@ def _complete(uri: str, upload: dict[str, Any], parts: list[dict[str, Any]]) -> 
 def _etag_now(uri: str) -> str:
     try:
         return _facts(_call("head_object", **_address(uri))).etag
-    except _failures():
+    except s3_errors.failures():
         return ""
 
 
@@ -434,7 +395,7 @@ def _abort(uri: str, upload: dict[str, Any]) -> None:
         _call("abort_multipart_upload", **upload)
     except FileNotFoundError:
         return
-    except _failures() as error:
+    except s3_errors.failures() as error:
         logger.warning("%s: the parts of upload %s are left behind: %r", uri, upload["UploadId"], error)
 
 
@@ -445,7 +406,7 @@ def _delete_batch(bucket: str, keys: list[str]) -> None:
         answer = _call("delete_objects", Bucket=bucket, Delete={"Objects": names, "Quiet": True})
     if failed := answer.get("Errors"):
         code = failed[0].get("Code", "")
-        reason = REASONS.get(code) or failed[0].get("Message") or code
+        reason = s3_errors.REASONS.get(code) or failed[0].get("Message") or code
         uri = f"s3://{bucket}/{failed[0].get('Key', '')}"
         raise StorageError(f"{uri}: can't delete: {reason} ({len(failed)} of {len(keys)} objects)")
 
@@ -475,40 +436,11 @@ def _explained(action: str, uri: str) -> Iterator[None]:
     """Turn what s3fs, botocore and aiohttp raise into StorageError: the uri, what was tried, why it failed."""
     try:
         yield
-    except _failures() as error:
-        code = _code(error)
+    except s3_errors.failures() as error:
+        code = s3_errors.code(error)
         kind: type[StorageError] = StorageError
-        if code in STORE_FULL:
+        if code in s3_errors.STORE_FULL:
             kind = DiskFullError
         elif isinstance(error, FileNotFoundError) and code != "NoSuchBucket":
             kind = NotFoundError
-        raise kind(f"{uri}: can't {action}: {_reason(error, code)}") from error
-
-
-def _reason(error: Exception, code: str) -> str:
-    if code in STORE_FULL:
-        return "the object storage is full; free some of it"
-    if code in OTHER_REGION:
-        region = _response(error).get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("x-amz-bucket-region", "")
-        place = f"in the region {region}" if region else "in another region"
-        return f"the bucket lies {place}; set AWS_REGION, or AWS_ENDPOINT_URL for another endpoint"
-    if isinstance(error, NoCredentialsError):
-        return "no credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    if isinstance(error, asyncio.TimeoutError) and not isinstance(error, BotoCoreError):
-        return f"the endpoint gave no whole answer in {limits().request_s:g} s"
-    return REASONS.get(code) or _text(error)
-
-
-def _text(error: Exception) -> str:
-    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    return " ".join(text.split())
-
-
-def _response(error: BaseException) -> dict[str, Any]:
-    """S3's own answer; s3fs leaves it with the cause of the error that it makes of it."""
-    found = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
-    return found if isinstance(found, dict) else {}
-
-
-def _code(error: BaseException) -> str:
-    return str(_response(error).get("Error", {}).get("Code", ""))
+        raise kind(f"{uri}: can't {action}: {s3_errors.reason(error, code, limits().request_s)}") from error

@@ -11,7 +11,7 @@ PACKAGE = ROOT / "dreamhead"
 
 LAYERS = (
     ("errors", "config", "records"),
-    ("disk", "scratch", "object_store", "storage", "versioned", "pretrained", "media", "faces"),
+    ("disk", "scratch", "s3_errors", "object_store", "storage", "versioned", "pretrained", "media", "faces"),
     ("models", "diffusion"),
     ("checkpoint", "pipelines"),
     ("training", "stages", "evaluation", "provenance"),
