@@ -33,9 +33,9 @@ RATE = 25.0
 MEDIAN_S, SPREAD = 300.0, 0.8
 """Assumed: log-normal lengths of the videos, in seconds."""
 
-DRIVER_CHUNK_S, DRIVER_JOB_S = 0.0108, 0.002
-"""Driver's CPU of a chunk's three tasks and rows, and of a job's end: together 0.0128 in `python -m
-benchmarks.planning`; how they split is a guess."""
+DRIVER_CHUNK_S, DRIVER_JOB_S = 0.0169, 0.0038
+"""Driver's CPU of a chunk's three tasks and rows, and of a job's end: 0.0207 together in `python -m
+benchmarks.planning`, and 0.173 with ten chunks a job (`--videos 50 --speeches 10 --chunks 10`)."""
 CHECK_CPU_S, CHECKS_DRIVER_S = 0.004, 0.0001
 """CPU of checking one row: of the tasks under a profiler, of the driver by the same command."""
 ANALYSE_FRAMES_S = 39.0
@@ -43,12 +43,12 @@ ANALYSE_FRAMES_S = 39.0
 SPEECH_CPU_S = 0.07
 """CPU a second of speech, encoded once for each row: two cores take 1.1 s for 30 s."""
 LANDMARKS_FRAMES_S = 2000.0
-"""Assumed for a share of a GPU; 318 were measured on two cores by the same command."""
-FINALIZE_FRAMES_S = 1100.0
-"""Of one core: the same command."""
+"""Assumed for a share of a GPU; 307 were measured on two cores by the same command."""
+FINALIZE_FRAMES_S = 168.0
+"""Of one core, the review included: the same command."""
 WRITES_CHUNK, READS_CHUNK = 5, 15
 """Requests: `python -m benchmarks.storage_requests`."""
-WRITES_JOB, READS_JOB = 10, 40
+WRITES_JOB, READS_JOB = 12, 52
 """The same."""
 S3_WRITES_S, S3_READS_S = 3500.0, 5500.0
 """What S3 promises for one prefix; it splits prefixes by itself, but not within minutes."""
