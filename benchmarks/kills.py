@@ -190,7 +190,8 @@ def main() -> int:
         print("| kill | of | when | done by then |\n|---|---|---|---|")
         print("\n".join(lines))
         good = [sum(row["status"] == "succeeded" for row in run.results()) for run in (alone, killed)]
-        print(f"\n| | left alone | killed {arguments.kills} times |\n|---|---|---|")
+        times = sum("had ended" not in line for line in lines)
+        print(f"\n| | left alone | killed {times} times |\n|---|---|---|")
         print(f"| jobs succeeded | {good[0]} | {good[1]} |")
         print(f"| chunks | {len(alone.sidecars())} | {len(killed.sidecars())} |")
         print(f"| chunks rendered again though they were done | | {redone} |")
