@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from dreamhead.cluster.actors import CUDA_LOST
+from dreamhead.cluster.actors import CUDA_LOST, patiently
 from dreamhead.cluster.flow import through_pool
 from dreamhead.cluster.pools import Node, check_room
 from dreamhead.config import PoolSettings
@@ -28,7 +28,7 @@ class JudgeConditions:
     """One row with a task to one row with its verdict: Ray Data's callable class."""
 
     def __init__(self, settings: EvaluationSettings, checkpoint_uri: str, output_uri: str) -> None:
-        self._judge = ConditionJudge(settings, checkpoint_uri, output_uri)
+        self._judge = patiently(lambda: ConditionJudge(settings, checkpoint_uri, output_uri))
         atexit.register(self._judge.close)
 
     def __call__(self, batch: Batch) -> Iterator[dict[str, list[str]]]:

@@ -54,6 +54,7 @@ def flow(
     most_spans = max(len(group) for group in groups)
     retries = settings.pools.max_attempts * most_spans
     context = data_context(retries, settings.pools.no_progress_timeout_s, list(pools.named().values()))
+    leave_cpus_to_finishing(context, pools)
     with DataContext.current(context):
         dataset = _graph(groups, pools, constructor, stages or Stages())
         for row in _rows(dataset, settings.pools.no_progress_timeout_s, "pools.no_progress_timeout_s"):
@@ -125,8 +126,6 @@ def data_context(max_map_retries: int, no_progress_timeout_s: float, pools: Sequ
     # The actors try again by themselves, as Ray would do so without a pause. One that can't start at all is replaced
     # by another, perhaps on a better machine: as often as all of a pool may have met the same trouble at once.
     context.max_consecutive_actor_init_deaths = max(LEAST_DEATHS, *(pool.max_size for pool in pools))
-    if any(pool.max_size > pool.min_size for pool in pools):
-        _leave_cpus_to_finishing(context)
     context.execution_no_progress_timeout_s = no_progress_timeout_s
     # With one task in flight an actor's utilisation never exceeds 1, and Ray's own threshold never grows a pool.
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
@@ -139,8 +138,10 @@ def data_context(max_map_retries: int, no_progress_timeout_s: float, pools: Sequ
     return context
 
 
-def _leave_cpus_to_finishing(context: DataContext) -> None:
+def leave_cpus_to_finishing(context: DataContext, pools: Pools) -> None:
     """Keep pools that grow from taking the CPUs that finished videos need to be published."""
+    if all(pool.max_size == pool.min_size for pool in pools.named().values()):
+        return
     spare = spare_cpus(sum(node.cpus for node in cluster_nodes()))
     with warnings.catch_warnings():
         # What is to take its place chooses machines, and can't leave a share of each.

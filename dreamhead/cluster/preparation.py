@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from dreamhead import storage
+from dreamhead.cluster.actors import patiently
 from dreamhead.cluster.flow import through_pool
 from dreamhead.cluster.pools import Node, check_room
 from dreamhead.cluster.preparation_progress import PreparationProgress
@@ -31,7 +32,7 @@ class PrepareSources:
     """One row with a source to one row on what became of it: Ray Data's callable class."""
 
     def __init__(self, settings: PreparationSettings, networks: Networks, output_uri: str) -> None:
-        self._prepare = PrepareSource(settings, networks, output_uri)
+        self._prepare = patiently(lambda: PrepareSource(settings, networks, output_uri))
         atexit.register(self._prepare.close)
 
     def __call__(self, batch: Batch) -> Iterator[dict[str, list[object]]]:

@@ -103,14 +103,14 @@ class BatchProgress:
             )
             self._errors.append(error)
             self.say(error)
-        self._tell()
+        self._tell(at_once=self._counts.jobs_done == self._counts.jobs)
 
-    def _tell(self) -> None:
+    def _tell(self, *, at_once: bool = False) -> None:
         now_s = time.monotonic()
-        counts = self._counts
-        if now_s - self._line_s < LINE_EVERY_S and counts.jobs_done < counts.jobs:
+        if now_s - self._line_s < LINE_EVERY_S and not at_once:
             return
         self._line_s = now_s
+        counts = self._counts
         self._metrics.left(counts.jobs - counts.jobs_done, counts.frames - counts.frames_done, self._eta_s(now_s))
         self._metrics.pools(self._rates.actors(now_s), self._rates.busy(now_s))
         if not self._console.is_terminal:

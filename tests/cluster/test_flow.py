@@ -3,8 +3,8 @@
 import pytest
 
 from dreamhead.cluster import actors
-from dreamhead.cluster.flow import LEAST_DEATHS, data_context
-from dreamhead.cluster.pools import FINALIZE_CPUS
+from dreamhead.cluster.flow import LEAST_DEATHS, data_context, leave_cpus_to_finishing
+from dreamhead.cluster.pools import FINALIZE_CPUS, Pools
 from dreamhead.config import PoolSettings
 from dreamhead.errors import CheckpointError, ConfigError, StorageError
 
@@ -18,11 +18,14 @@ def pool(least: int, most: int) -> PoolSettings:
 
 @pytest.mark.ray
 def test_pools_that_grow_leave_cpus_to_finishing(ray_session: None) -> None:
-    # A twentieth of the tests' eight CPUs.
-    assert (
-        data_context(3, 60.0, [pool(1, 1), pool(1, 4)]).execution_options.exclude_resources.cpu == 0.4 > FINALIZE_CPUS
-    )
-    assert not data_context(3, 60.0, [pool(1, 1), pool(4, 4)]).execution_options.exclude_resources.cpu
+    left: list[float] = []
+    for least in (1, 4):
+        context = data_context(3, 60.0, [pool(least, 4)])
+        leave_cpus_to_finishing(context, Pools(analyse=pool(1, 1), landmarks=pool(1, 1), render=pool(least, 4)))
+        left.append(context.execution_options.exclude_resources.cpu or 0.0)
+    # A twentieth of the tests' eight CPUs, and nothing where no pool grows.
+    assert left == [0.4, 0.0]
+    assert left[0] > FINALIZE_CPUS
 
 
 def test_as_many_actors_may_die_at_their_start_as_a_pool_has() -> None:

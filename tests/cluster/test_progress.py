@@ -60,6 +60,19 @@ def test_a_log_gets_a_line_now_and_then_and_every_failure(clock: Callable[[float
     ]
 
 
+def test_the_last_job_has_a_line_and_what_comes_after_it_has_none(clock: Callable[[float], None]) -> None:
+    written = io.StringIO()
+    with BatchProgress(Console(file=written, width=200), 1) as shown:
+        run(shown, clock)
+        before = len(written.getvalue().splitlines())
+        for _ in range(3):
+            # The other chunks of a job that failed.
+            shown.chunk(chunk(error="MediaError: frame 3 is damaged"))
+    lines = written.getvalue().splitlines()
+    assert len(lines) == before
+    assert lines[-1].startswith("1/1 jobs (1 failed), 1 chunks")
+
+
 def test_a_terminal_shows_all_at_once(clock: Callable[[float], None]) -> None:
     written = io.StringIO()
     console = Console(file=written, width=110, force_terminal=True, color_system=None)
