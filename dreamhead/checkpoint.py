@@ -4,6 +4,7 @@ config.json               what the networks expect
 audio_to_landmark/        config.json, diffusion_pytorch_model.safetensors
 landmark_to_image/        the same
 autoencoder/              the same, of the class that config.json names
+reference_mixer/          the same; not in every checkpoint
 README.md                 model card
 digests.json              SHA-256 of every other file, written last
 """
@@ -33,10 +34,12 @@ if TYPE_CHECKING:
 
     from dreamhead.models.landmark_denoiser import LandmarkDenoiser
     from dreamhead.models.latent_denoiser import LatentDenoiser
+    from dreamhead.models.reference_mixer import ReferenceMixer
 
 BUNDLED = Path(__file__).with_name("weights") / "base"
 DIGESTS = "digests.json"
 LANDMARKS, IMAGE, AUTOENCODER = "audio_to_landmark", "landmark_to_image", "autoencoder"
+MIXER = "reference_mixer"
 
 
 class CheckpointConfig(Section):
@@ -113,6 +116,20 @@ class Checkpoint:
         network = self._network(kind, AUTOENCODER, device)
         return network if isinstance(network, FaceAutoencoder) else LibraryAutoencoder(network)
 
+    @property
+    def has_mixer(self) -> bool:
+        """Whether there is a reference mixer."""
+        return any(name.startswith(f"{MIXER}/") for name in self._digests)
+
+    def reference_mixer(self, device: "torch.device") -> "ReferenceMixer":
+        """What mixes moved references, ready for inference; raises CheckpointError where there is none."""
+        from dreamhead.models.reference_mixer import ReferenceMixer
+
+        if not self.has_mixer:
+            raise CheckpointError(f"{self._folder}: has no {MIXER}")
+        model: ReferenceMixer = self._network(ReferenceMixer, MIXER, device)
+        return model
+
     def _network(self, kind: "type[ModelMixin]", part: str, device: "torch.device") -> "ModelMixin":
         import torch
 
@@ -136,10 +153,13 @@ def save(
     latent_denoiser: "LatentDenoiser",
     autoencoder: "ModelMixin",
     card: str,
+    reference_mixer: "ReferenceMixer | None" = None,
 ) -> None:
     """Write a checkpoint directory in half precision; `card` is the model card, Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
     networks = {LANDMARKS: landmark_denoiser, IMAGE: latent_denoiser, AUTOENCODER: autoencoder}
+    if reference_mixer is not None:
+        networks[MIXER] = reference_mixer
     for part, network in networks.items():
         network.half().save_pretrained(folder / part)
         network.float()

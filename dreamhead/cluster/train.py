@@ -24,7 +24,7 @@ from dreamhead.training.assembly import assemble
 from dreamhead.training.loop import Watcher
 from dreamhead.training.networks import BASE
 from dreamhead.training.plan import Plan, Request, plan, plan_ahead
-from dreamhead.training.settings import AUTOENCODER, STAGES, TrainingSettings, WorkersSettings
+from dreamhead.training.settings import AUTOENCODER, MIXER, STAGES, TrainingSettings, WorkersSettings
 from dreamhead.training.stage import train_stage
 
 ALL = "all"
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="train.py", description="Train the networks, on Ray or in this process.")
-    parser.add_argument("--stage", choices=(*STAGES, ALL), required=True, help=f"what to train; {ALL}: one by one")
+    parser.add_argument("--stage", choices=(*STAGES, MIXER, ALL), required=True, help=f"what to train; {ALL}: one by one")
     parser.add_argument("--data", required=True, help="directory of a prepared data set; a path or s3://")
     parser.add_argument("--config", type=Path, required=True, help="YAML with settings, such as configs/base.yaml")
     parser.add_argument("--name", required=True, help="of the run; the same name goes on with it")

@@ -30,7 +30,7 @@ def displacement(source: NDArray[np.float32], target: NDArray[np.float32], size:
         target: (478, 3) landmarks that it shall have.
         size: S, side of the crop.
     """
-    triangles = _mesh()
+    triangles = mesh()
     start, end = _with_rim(source, target)
     moved = np.abs(start - end).max(axis=1)[triangles].max(axis=1) > 1e-3
     # Far triangles first: where the turned cheek folds over itself, the near side is what is seen.
@@ -49,7 +49,7 @@ def warp(image: NDArray[np.uint8], field: Displacement) -> NDArray[np.uint8]:
     return np.asarray(cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
-def _mesh() -> NDArray[np.int64]:
+def mesh() -> NDArray[np.int64]:
     """Triangles of the face and of the ring from its oval to the rim, whose points are numbered from 478."""
     oval = np.array(topology.FACE_OVAL)
     count = len(oval)

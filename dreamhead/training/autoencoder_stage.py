@@ -1,6 +1,7 @@
 """What training the autoencoder adds to the loop: random cuts of faces, and a loss on pixels and their edges."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ PICTURES_SHOWN = 8
 class AutoencoderTask:
     """Examples and loss of the autoencoder; see `Task`."""
 
+    progress = 0.0
     score = "psnr"
 
     def __init__(self, model: FaceAutoencoder, settings: AutoencoderStage) -> None:
@@ -35,6 +37,16 @@ class AutoencoderTask:
     def usable(self, clip: ClipInfo) -> bool:
         """Whether a clip has pictures."""
         return clip.frames > 0
+
+    def prepare(self, clips: Sequence[ClipInfo]) -> None:
+        """Clips are read as they are drawn."""
+
+    def state(self) -> dict[str, Any]:
+        """Nothing beside the network."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """There is nothing to take."""
 
     def begin(self, clips: Iterable[Clip]) -> dict[str, float]:
         """Nothing is fitted beforehand."""

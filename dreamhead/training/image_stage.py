@@ -86,6 +86,7 @@ class ImageTask:
         autoencoder: frozen, with `encode` and `decode`, on the model's device.
     """
 
+    progress = 0.0
     score = "mouth_psnr"
 
     def __init__(self, model: LatentDenoiser, autoencoder: nn.Module, settings: ImageStage) -> None:
@@ -99,6 +100,16 @@ class ImageTask:
     def usable(self, clip: ClipInfo) -> bool:
         """Whether a clip has another frame to be the reference."""
         return clip.frames > 1
+
+    def prepare(self, clips: Sequence[ClipInfo]) -> None:
+        """Clips are read as they are drawn."""
+
+    def state(self) -> dict[str, Any]:
+        """Nothing beside the network."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """There is nothing to take."""
 
     def begin(self, clips: Iterable[Clip]) -> dict[str, float]:
         """Nothing is fitted beforehand."""

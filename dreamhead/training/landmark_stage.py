@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -70,6 +71,7 @@ def motion_of(clip: Clip) -> Motion:
 class LandmarkTask:
     """Examples and loss of the first stage; see `Task`."""
 
+    progress = 0.0
     score = "correlation"
 
     def __init__(self, model: LandmarkDenoiser, settings: LandmarkStage) -> None:
@@ -82,6 +84,16 @@ class LandmarkTask:
     def usable(self, clip: ClipInfo) -> bool:
         """Whether a clip has speech, and half a window of frames."""
         return clip.spoken and clip.frames * TICK_RATE >= WINDOW / 2 * clip.frame_rate
+
+    def prepare(self, clips: Sequence[ClipInfo]) -> None:
+        """Clips are read as they are drawn."""
+
+    def state(self) -> dict[str, Any]:
+        """Nothing beside the network."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """There is nothing to take."""
 
     def begin(self, clips: Iterable[Clip]) -> dict[str, float]:
         """Fit the shape basis, to both mirror images; `explained` is the share of variance that it holds."""

@@ -78,6 +78,7 @@ def train(
     last = crew.gather(steps[-1] if steps else 0)[0]
     figures = task.begin(map(read_clip, clips.train)) if crew.leads and fit and not last else {}
     crew.take_over(task.model)
+    task.prepare(clips.train)
     trainer = _Trainer(task, settings, clips, folder, crew, watcher)
     if last:
         trainer.restore(last)
@@ -126,6 +127,8 @@ class _Trainer:
         self._average.optimization_step = self._crew.gather(state.get("averaged_steps", 0))[0]
         self._network.load_weights(state.get("network", {}))
         self._network.load_optimizer(self._optimizer, state.get("optimizer", {}))
+        if beside := self._crew.gather(state.get("beside", {}))[0]:
+            self._task.load_state(beside)
         if self._crew.leads:
             # An interruption may have come between the checkpoint and what was said of it.
             self._keep(step, state["figures"])
@@ -139,8 +142,10 @@ class _Trainer:
             self._task, pool, settings, steps, crew.rank, crew.size, pin_memory=crew.device.type == "cuda"
         )
         for step, batch in zip(steps, self._awaited(batches), strict=True):
+            self._task.progress = self._progress(step)
             self._step(step, batch)
-            self._after(step + 1)
+            if self._after(step + 1):
+                return
 
     def finish(self) -> nn.Module:
         """The network to keep; on the first process."""
@@ -171,10 +176,29 @@ class _Trainer:
             # Gradients have met: every process is here.
             raise self._not_a_number(step, figures["loss"], batch)
         for group in self._optimizer.param_groups:
-            group["lr"] = settings.learning_rate * self._share_of_rate(step)
+            group["lr"] = self._rate(step)
         self._optimizer.step()
         self._average.step(self._network.parameters)
         self._seen.append((len(batch.clips), {**figures, "gradient_norm": norm}))
+
+    def _progress(self, step: int) -> float:
+        """Share of the training that is done: by steps, or by the time where that runs out first."""
+        return max(step / self._settings.steps, self._share_of_time())
+
+    def _share_of_time(self) -> float:
+        """The same in all processes."""
+        if not self._settings.minutes:
+            return 0.0
+        share = (time.monotonic() - self._began_s) / (60 * self._settings.minutes)
+        return min(1.0, self._crew.gather(share)[0])
+
+    def _rate(self, step: int) -> float:
+        settings = self._settings
+        if settings.minutes:
+            # How many steps there will be isn't known.
+            rising = min(1.0, (step + 1) / max(1, settings.warmup_steps))
+            return settings.learning_rate * rising * 0.5 * (1 + math.cos(math.pi * self._task.progress))
+        return settings.learning_rate * self._share_of_rate(step)
 
     def _loss(self, step: int, number: int, part: Batch) -> tuple[Tensor, dict[str, float]]:
         settings, device = self._settings, self._crew.device
@@ -186,19 +210,21 @@ class _Trainer:
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
             return self._network.loss(on_device, generator)
 
-    def _after(self, done: int) -> None:
-        """Whatever is due once `done` steps are done."""
+    def _after(self, done: int) -> bool:
+        """Whatever is due once `done` steps are done; whether that was all."""
         settings = self._settings
         if self._crew.leads:
             self._watcher.stepped(done)
-        if done % settings.log_every == 0 or done == settings.steps:
+        over = done == settings.steps or self._share_of_time() >= 1
+        if done % settings.log_every == 0 or over:
             self._log(done)
-        validates = settings.validate_every > 0 and (done % settings.validate_every == 0 or done == settings.steps)
+        validates = settings.validate_every > 0 and (done % settings.validate_every == 0 or over)
         stops, asked = self._watcher.wants_stop(done), self._watcher.wants_save(done)
-        if validates or stops or asked or done % settings.save_every == 0 or done == settings.steps:
+        if validates or stops or asked or done % settings.save_every == 0 or over:
             self._save(done, validates)
-        if stops and done < settings.steps:
+        if stops and not over:
             raise KeyboardInterrupt
+        return over
 
     def _save(self, done: int, validates: bool) -> None:
         """Publish a checkpoint, judged first where that is due."""
@@ -214,6 +240,7 @@ class _Trainer:
                 "average": average,
                 "averaged_steps": self._average.optimization_step,
                 "optimizer": optimizer,
+                "beside": self._task.state(),
                 "figures": judgement.figures if judgement is not None else {},
             }
             self._folder.save(done, state)
@@ -292,8 +319,8 @@ class _Trainer:
         self._line_s, self._waited_s, self._seen = now_s, 0.0, []
         if self._crew.leads:
             examples = sum(count for count, _ in gathered)
-            means = {name: sum(n * figures[name] for n, figures in gathered) / examples for name in gathered[0][1]}
-            rate = self._settings.learning_rate * self._share_of_rate(done - 1)
+            means = _means(gathered)
+            rate = self._rate(done - 1)
             pace = {"samples_per_s": examples / seconds, "data_wait": waited_s / seconds}
             figures = {**means, "learning_rate": rate, **pace, "seconds": now_s - self._began_s}
             self.note({"step": done, **{name: float(f"{value:.5g}") for name, value in figures.items()}})
@@ -314,6 +341,13 @@ class _Trainer:
         more = f" and {len(guilty) - NAMED_CLIPS} more" if len(guilty) > NAMED_CLIPS else ""
         names = ", ".join(guilty[:NAMED_CLIPS]) + more
         return TrainingError(f"step {step + 1}: the loss isn't a number; its examples come from {names}")
+
+
+def _means(shares: Sequence[tuple[int, dict[str, float]]]) -> dict[str, float]:
+    """Mean of each figure over the examples that have it; a loss may begin in mid-training."""
+    names = dict.fromkeys(name for _, figures in shares for name in figures)
+    held = {name: [(count, figures[name]) for count, figures in shares if name in figures] for name in names}
+    return {name: sum(n * value for n, value in its) / sum(n for n, _ in its) for name, its in held.items()}
 
 
 def _parts(batch: Batch, count: int) -> list[Batch]:

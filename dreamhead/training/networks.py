@@ -1,7 +1,7 @@
 """Where a stage's networks come from: fresh ones, a checkpoint's, and the autoencoder that is painted into."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,8 @@ from dreamhead.errors import CheckpointError, ConfigError
 from dreamhead.models.autoencoder import FaceAutoencoder, LibraryAutoencoder
 from dreamhead.models.landmark_denoiser import LandmarkDenoiser
 from dreamhead.models.latent_denoiser import LatentDenoiser
-from dreamhead.training.settings import AUTOENCODER, IMAGE, LANDMARKS, TrainingSettings
+from dreamhead.models.reference_mixer import ReferenceMixer
+from dreamhead.training.settings import AUTOENCODER, IMAGE, LANDMARKS, MIXER, TrainingSettings
 
 BASE = "base"
 """Stands for the bundled checkpoint."""
@@ -26,6 +27,7 @@ KINDS: dict[str, type[ModelMixin]] = {
     AUTOENCODER: FaceAutoencoder,
     LANDMARKS: LandmarkDenoiser,
     IMAGE: LatentDenoiser,
+    MIXER: ReferenceMixer,
 }
 """The network of each stage."""
 
@@ -55,10 +57,13 @@ def checkpoint_network(name: str, stage: str) -> ModelMixin:
         CheckpointError: it is of a kind that can't be trained here.
     """
     opened = open_checkpoint(name)
-    if stage == AUTOENCODER:
-        found: Any = opened.autoencoder(CPU)
-    else:
-        found = opened.landmark_denoiser(CPU) if stage == LANDMARKS else opened.latent_denoiser(CPU)
+    load: dict[str, Callable[[torch.device], Any]] = {
+        AUTOENCODER: opened.autoencoder,
+        LANDMARKS: opened.landmark_denoiser,
+        IMAGE: opened.latent_denoiser,
+        MIXER: opened.reference_mixer,
+    }
+    found = load[stage](CPU)
     if not isinstance(found, KINDS[stage]):
         raise CheckpointError(
             f"{name}: its autoencoder is a {opened.config.autoencoder}, which can't be trained here; "

@@ -25,7 +25,7 @@ from dreamhead.errors import TrainingError
 
 State = dict[str, Any]
 
-MAY_CHANGE = ("steps", "save_every", "keep", "log_every", "validate_every", "validation_clips", "data_workers")
+MAY_CHANGE = ("steps", "minutes", "save_every", "keep", "log_every", "validate_every", "validation_clips", "data_workers")
 """Settings of a loop that may differ between two calls that go on with each other."""
 
 

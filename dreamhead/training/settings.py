@@ -11,6 +11,8 @@ from dreamhead.config import Section
 AUTOENCODER, LANDMARKS, IMAGE = "autoencoder", "audio_to_landmark", "landmark_to_image"
 STAGES = (AUTOENCODER, LANDMARKS, IMAGE)
 """In the order that `all` runs them: the last one paints into the first one's latents."""
+MIXER = "reference_mixer"
+"""Trained by its own name only."""
 
 GROUPS = 8
 """Group norms of the autoencoder divide its channels into this many."""
@@ -28,6 +30,8 @@ class LoopSettings(Section):
 
     steps: int = Field(ge=1)
     """Steps of the optimizer. A run that is there may be told to take more, and goes on."""
+    minutes: float = Field(default=0.0, ge=0)
+    """Ends after so many minutes of one call, if that comes first; the rate falls with the time then. 0: never."""
     batch_size: int = Field(default=16, ge=1)
     """Examples in a step, over all workers."""
     accumulate: int = Field(default=1, ge=1)
@@ -126,6 +130,57 @@ class AutoencoderAugmentation(Section):
     """Side of the random cut that is trained on, pixels; no larger than the crop."""
 
 
+class MixerModel(Section):
+    """Sizes of the reference mixer."""
+
+    window: int = Field(default=160, ge=16, multiple_of=16)
+    """Side of the mouth's window, pixels of the crop; no larger than the crop."""
+    channels: tuple[int, int, int] = (48, 96, 128)
+    """At 1/2, 1/4 and 1/8 of the window's resolution; multiples of 32, but for the first two of 8."""
+
+    @model_validator(mode="after")
+    def _check_channels(self) -> Self:
+        _check_multiples("channels", self.channels[:2], GROUPS)
+        _check_multiples("the last of channels", self.channels[2:], HEAD)
+        return self
+
+
+class MixerAugmentation(Section):
+    """Random changes of the reference mixer's examples; 0 turns one off."""
+
+    flip: float = Field(default=0.5, ge=0, le=1)
+    """Share seen in a mirror."""
+    colour: float = Field(default=1.0, ge=0, le=2)
+    """Strength of the moves of hue, saturation and gain."""
+    landmark_noise: float = Field(default=0.006, ge=0)
+    """Standard deviation of errors like those of predicted landmarks, in units of eye distance."""
+    few_share: float = Field(default=0.2, ge=0, le=1)
+    """Share of examples that have fewer references than there may be."""
+    own_share: float = Field(default=0.6, ge=0, le=1)
+    """Share of examples that see the frame itself too, as when dubbing."""
+
+
+class MixerLoss(Section):
+    """What the reference mixer's mistakes cost."""
+
+    pixel: float = Field(default=1.0, ge=0)
+    """Of the mean absolute error, pixels in -1..1, the mouth weighted more."""
+    mixed: float = Field(default=0.5, ge=0)
+    """The same of the references alone, before anything is added."""
+    added: float = Field(default=0.05, ge=0)
+    """Of the size of what is added."""
+    perceptual: float = Field(default=4.0, ge=0)
+    """Of the distance of VGG16's features."""
+    adversary: float = Field(default=0.02, ge=0)
+    """Of what the critic sees."""
+    matching: float = Field(default=0.2, ge=0)
+    """Of the difference of the critic's features."""
+    critic_from: float = Field(default=0.33, ge=0, le=1)
+    """Share of the training after which the critic is listened to; it learns from then on too."""
+    critic_learning_rate: float = Field(default=2e-4, gt=0)
+    """Of the critic."""
+
+
 class LandmarkAugmentation(Section):
     """Random changes of motion and speech; 0 turns one off."""
 
@@ -195,6 +250,23 @@ class ImageStage(Section):
     """How its examples are changed."""
 
 
+class MixerStage(Section):
+    """Training of the reference mixer."""
+
+    model: MixerModel = MixerModel()
+    """Its sizes."""
+    loop: LoopSettings = LoopSettings(steps=1500, batch_size=8, precision="bfloat16", ema_decay=0.998)
+    """How it is trained."""
+    augmentation: MixerAugmentation = MixerAugmentation()
+    """How its examples are changed."""
+    loss: MixerLoss = MixerLoss()
+    """What mistakes cost."""
+    references: int = Field(default=5, ge=1)
+    """Of each example, besides the frame itself."""
+    perceptual: str = ""
+    """File that `scripts/make_perceptual` wrote; empty: where it writes by itself."""
+
+
 class WorkersSettings(Section):
     """Where the steps are computed. None of this changes what is learnt, but for the order of sums and the noise."""
 
@@ -232,7 +304,7 @@ class WorkersSettings(Section):
         return self
 
 
-StageSettings = AutoencoderStage | LandmarkStage | ImageStage
+StageSettings = AutoencoderStage | LandmarkStage | ImageStage | MixerStage
 
 
 class TrainingSettings(Section):
@@ -248,11 +320,13 @@ class TrainingSettings(Section):
     """First stage."""
     landmark_to_image: ImageStage = ImageStage()
     """Second stage."""
+    reference_mixer: MixerStage = MixerStage()
+    """What mixes moved references."""
     workers: WorkersSettings = WorkersSettings()
     """Where it runs."""
 
     def stage(self, name: str) -> StageSettings:
-        """The settings of one of STAGES."""
+        """The settings of one of STAGES, or of MIXER."""
         found: StageSettings = getattr(self, name)
         return found
 
@@ -261,11 +335,14 @@ class TrainingSettings(Section):
         window = self.autoencoder.augmentation.window
         if window > self.crop_size:
             raise ValueError(f"autoencoder.augmentation.window {window} is above crop_size {self.crop_size}")
+        if "reference_mixer" in self.model_fields_set and self.reference_mixer.model.window > self.crop_size:
+            window = self.reference_mixer.model.window
+            raise ValueError(f"reference_mixer.model.window {window} is above crop_size {self.crop_size}")
         return self
 
     @model_validator(mode="after")
     def _check_shares(self) -> Self:
-        for name in STAGES:
+        for name in (*STAGES, MIXER):
             loop = self.stage(name).loop
             parts = max(self.workers.most, 1) * loop.accumulate
             if loop.batch_size < parts:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ class Task(Protocol):
     model: nn.Module
     """The network whose parameters are trained; the loop may put a wrapper for several devices here."""
 
+    progress: float
+    """Share of the training that is done, 0 to 1; the loop sets it before each step."""
+
     @property
     def score(self) -> str:
         """Name of the figure of `validate` that says which checkpoint is best; more is better."""
@@ -49,6 +52,18 @@ class Task(Protocol):
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Mean loss of a batch on the model's device, and its parts for the log; `generator` (CPU) gives the noise."""
+        ...
+
+    def prepare(self, clips: Sequence[ClipInfo]) -> None:
+        """Take what the loop will draw from to where it is needed, once for each process, before the first step."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What else than the network a checkpoint must hold: tensors and plain values."""
+        ...
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take what `state` gave."""
         ...
 
     def finish(self, clips: Iterable[Clip]) -> None:

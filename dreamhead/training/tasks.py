@@ -9,9 +9,10 @@ from dreamhead.training import networks
 from dreamhead.training.autoencoder_stage import AutoencoderTask
 from dreamhead.training.image_stage import ImageTask
 from dreamhead.training.landmark_stage import LandmarkTask
+from dreamhead.training.mixer_stage import MixerTask
 from dreamhead.training.networks import AutoencoderSource
 from dreamhead.training.parallel import Crew
-from dreamhead.training.settings import AUTOENCODER, LANDMARKS, TrainingSettings
+from dreamhead.training.settings import AUTOENCODER, LANDMARKS, MIXER, TrainingSettings
 from dreamhead.training.task import Task
 
 
@@ -32,6 +33,8 @@ def build_task(
         task = AutoencoderTask(model, settings.autoencoder)
     elif stage == LANDMARKS:
         task = LandmarkTask(model, settings.audio_to_landmark)
+    elif stage == MIXER:
+        task = MixerTask(model, settings.reference_mixer)
     elif autoencoder is None:
         raise ValueError(f"{stage} needs an autoencoder")
     else:

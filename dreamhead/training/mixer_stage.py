@@ -1,0 +1,309 @@
+"""What training the reference mixer adds to the loop: frames, their references, losses that keep detail, a judgement.
+
+Pictures lie on the device from the start (`face_store`), so that an example is a few numbers and the device makes the
+rest: it never waits for data.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dreamhead.evaluation.metrics import weighted_psnr
+from dreamhead.faces.warp import mesh
+from dreamhead.models.perceptual import PerceptualDistance
+from dreamhead.models.reference_mixer import Mixture, ReferenceMixer
+from dreamhead.pipelines.example import Reference, make_example
+from dreamhead.training.adversary import Adversary
+from dreamhead.training.autoencoder_stage import to_pictures
+from dreamhead.training.dataset import Clip, ClipInfo, read_clip
+from dreamhead.training.face_store import FaceStore, build_store, join, measure_clip
+from dreamhead.training.image_stage import Face, Geometry, far_references, geometry_of, nearest
+from dreamhead.training.moving import Drawn, Examples, make_examples
+from dreamhead.training.settings import MixerStage
+from dreamhead.training.task import Example, Judgement
+
+OWN_S = 0.12, 0.5
+"""The frame itself is stood in for by one so far away, whose head is nearly where it was and whose mouth isn't."""
+APART_S = 0.4
+CANDIDATES = 40
+MOUTH_WEIGHT = 6.0
+JUDGED_FRAMES = 4
+JUDGED_BATCH = 16
+MERGED = 3
+"""References of the warp that the mixer is compared with."""
+PICTURES_SHOWN = 8
+DETAIL_SIGMA = 1.0
+QUALITY_OF_DISTANCE = 60.0
+"""Decibels that count as much as a perceptual distance of one."""
+
+
+class MixerTask:
+    """Examples and loss of the reference mixer; see `Task`.
+
+    Args:
+        perceptual: file of weights for the perceptual loss; None takes the default place.
+    """
+
+    score = "quality"
+
+    def __init__(self, model: ReferenceMixer, settings: MixerStage, perceptual: Path | None = None) -> None:
+        self.model = model
+        self.progress = 0.0
+        """Share of the training that is done; the loop keeps it up to date."""
+        self._settings = settings
+        self._device = model.device
+        distance = PerceptualDistance(perceptual or (Path(settings.perceptual) if settings.perceptual else None))
+        self._distance = distance.to(self._device, memory_format=torch.channels_last)
+        self._adversary = Adversary(settings.loss.critic_learning_rate, self._device)
+        self._triangles = torch.from_numpy(mesh()).to(self._device)
+        self._geometry: WeakKeyDictionary[Clip, Geometry] = WeakKeyDictionary()
+        self._first: dict[str, int] = {}
+        self._store: FaceStore | None = None
+        self._judged: _Judged | None = None
+
+    def usable(self, clip: ClipInfo) -> bool:
+        """Whether a clip has pictures, and other frames to be the references."""
+        return clip.frames > 2 * OWN_S[1] * clip.frame_rate
+
+    def prepare(self, clips: Sequence[ClipInfo]) -> None:
+        """Read all training clips onto the device."""
+        ends = np.cumsum([0, *(clip.frames for clip in clips)])
+        self._first = {clip.clip_id: int(first) for clip, first in zip(clips, ends[:-1], strict=True)}
+        self._store = build_store(clips, self.model.config["window"], self._device)
+
+    def begin(self, clips: Iterable[Clip]) -> dict[str, float]:
+        """Nothing is fitted beforehand."""
+        return {}
+
+    def finish(self, clips: Iterable[Clip]) -> None:
+        """Nothing is fitted afterwards."""
+
+    def state(self) -> dict[str, Any]:
+        """Of the critic, for checkpoints."""
+        return self._adversary.state()
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take what `state` gave."""
+        self._adversary.load_state(state)
+
+    def example(self, clip: Clip, generator: np.random.Generator) -> Example:
+        """The numbers of `Drawn` for one frame, frames counted from the clip's first in the store."""
+        face, change = self._face(clip), self._settings.augmentation
+        frame = int(generator.integers(len(face.landmarks)))
+        chosen = _drawn_references(face, frame, self._settings.references, generator)
+        first = self._first[clip.clip_id]
+        few = generator.random() < change.few_share
+        kept = int(generator.integers(1, self._settings.references)) if few else self._settings.references
+        present = np.arange(len(chosen)) < kept
+        present[-1] = generator.random() < change.own_share
+        noise = generator.random(len(chosen)) * change.landmark_noise * clip.crop_size / 2.8
+        return {
+            "frames": np.array(first + frame),
+            "references": first + chosen,
+            "present": present,
+            "distance": _distances(face, frame, chosen),
+            "mirrored": np.array(generator.random() < change.flip),
+            "colour": colour_matrix(generator, change.colour),
+            "noise": noise.astype(np.float32),
+        }
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Errors of pixels, of the mixture alone, of what VGG sees, and what the critic says; and their sum."""
+        if self._store is None:
+            raise RuntimeError("prepare comes before loss")
+        on_device = torch.Generator(self._device).manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        made = make_examples(self.model, self._store, self._triangles, _drawn(batch), on_device)
+        mixture = self.model(made.moved, made.guides)
+        shown = made.target + made.mask * (mixture.picture - made.target)
+        parts = self._parts(made, mixture, shown)
+        if self.progress >= self._settings.loss.critic_from:
+            parts |= self._criticised(made, shown)
+        total = torch.stack(list(parts.values())).sum()
+        return total, {name: float(part.detach()) for name, part in parts.items()}
+
+    def validate(self, clips: Sequence[Clip]) -> Judgement:
+        """Of frames of clips that nothing is trained on, true landmarks, references at least two seconds away.
+
+        `psnr` in dB, `distance` perceptual and `detail` as a share of the target's, of the mouth: of the mixer, of the
+        nearest reference (`nearest_`), of the three nearest merged (`merged_`), and of the mixer that also has the
+        frame itself at a moment nearby (`own_`).
+        """
+        if self._judged is None:
+            self._judged = _Judged.of(clips, self, self.model.config["window"])
+        return self._judged.judge(self.model)
+
+    def _face(self, clip: Clip) -> Face:
+        if clip not in self._geometry:
+            self._geometry[clip] = geometry_of(clip)
+        return Face(clip, self._geometry[clip])
+
+    def _parts(self, made: Examples, mixture: Mixture, shown: Tensor) -> dict[str, Tensor]:
+        weights = self._settings.loss
+        weight = made.mask * (1 + MOUTH_WEIGHT * made.mouth)
+        weight = weight / weight.mean().clamp_min(1e-6)
+        perceived = self._distance(shown, made.target, made.mask * (0.3 + made.mouth)).float().mean()
+        return {
+            "pixel": weights.pixel * ((shown.float() - made.target).abs() * weight).mean(),
+            "mixed": weights.mixed * ((mixture.mixed - made.target).abs() * weight).mean(),
+            "added": weights.added * (mixture.added.abs() * weight).mean(),
+            "perceptual": weights.perceptual * perceived,
+        }
+
+    def _criticised(self, made: Examples, shown: Tensor) -> dict[str, Tensor]:
+        weights = self._settings.loss
+        fooled, matching = self._adversary.judge(shown, made.target, made.drawn)
+        self._adversary.learn(shown, made.target, made.drawn)
+        return {"adversary": weights.adversary * fooled, "matching": weights.matching * matching}
+
+
+class _Judged:
+    """Frames that are judged again and again, with what doesn't change."""
+
+    def __init__(self, store: FaceStore, drawn: Drawn, fixed: dict[str, float], task: MixerTask) -> None:
+        self._store, self._drawn, self._fixed, self._task = store, drawn, fixed, task
+
+    @classmethod
+    def of(cls, clips: Sequence[Clip], task: MixerTask, window: int) -> "_Judged":
+        """The judged frames of clips and what warps make of them."""
+        rows, faces = [], [Face(clip, geometry_of(clip)) for clip in clips]
+        warps, first = [], 0
+        for face in faces:
+            for frame in np.linspace(0, len(face.landmarks) - 1, JUDGED_FRAMES).astype(int).tolist():
+                rows.append(_judged_row(face, frame, first, task._settings.references))
+                warps.append(_warps(face, frame, task, window))
+            first += len(face.landmarks)
+        store = join([measure_clip(clip, window) for clip in clips]).to(task._device)
+        batch = {name: torch.from_numpy(np.stack([row[name] for row in rows])).to(task._device) for name in rows[0]}
+        return cls(store, _drawn(batch), _means(warps), task)
+
+    def judge(self, model: ReferenceMixer) -> Judgement:
+        """What `MixerTask.validate` gives."""
+        found, shown = [], []
+        for start in range(0, len(self._drawn.frames), JUDGED_BATCH):
+            for own in (False, True):
+                part = Drawn(*(each[start : start + JUDGED_BATCH] for each in self._drawn))
+                made = make_examples(model, self._store, self._task._triangles, part._replace(present=_with_own(part, own)))
+                painted = made.target + made.mask * (model(made.moved, made.guides).picture - made.target)
+                name = "own_" if own else ""
+                found += [{name + key: value for key, value in row.items()} for row in _figures(painted, made, self._task)]
+                shown += [] if own else _rows(made, painted)
+        figures = {**_means(found), **self._fixed}
+        figures["quality"] = figures["psnr"] - QUALITY_OF_DISTANCE * figures["distance"]
+        chosen = np.linspace(0, len(shown) - 1, min(PICTURES_SHOWN, len(shown))).astype(int)
+        return Judgement(figures=figures, pictures={"target, nearest, painted": np.concatenate([shown[n] for n in chosen])})
+
+
+def colour_matrix(generator: np.random.Generator, strength: float) -> NDArray[np.float32]:
+    """(3, 3) a random change of gain, saturation and hue of red, green and blue."""
+    gain, saturation = (1 + strength * (generator.uniform(*ends) - 1) for ends in ((0.75, 1.2), (0.7, 1.3)))
+    angle = strength * generator.uniform(-0.25, 0.25)
+    grey = np.full((3, 3), 1 / 3)
+    axis = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+    # Rodrigues' rotation about the axis of greys.
+    hue = grey + np.cos(angle) * (np.eye(3) - grey) + np.sin(angle) * axis
+    return np.asarray(gain * (grey + saturation * (np.eye(3) - grey)) @ hue, np.float32)
+
+
+def _drawn_references(face: Face, frame: int, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """(count + 1,) frames of the clip: the nearest mouths of some, then one nearby that stands in for the frame."""
+    rate, frames = face.clip.frame_rate, np.arange(len(face.lips))
+    apart = np.abs(frames - frame)
+    others = np.flatnonzero(apart >= min(APART_S * rate, apart.max()))
+    few = generator.choice(others, min(len(others), CANDIDATES), replace=False)
+    chosen = nearest(face, frame, few)[:count]
+    chosen = np.concatenate([chosen, np.repeat(chosen[:1], count - len(chosen))])
+    near = np.flatnonzero((apart >= max(1, OWN_S[0] * rate)) & (apart <= max(1, OWN_S[1] * rate)))
+    return np.append(chosen, generator.choice(near) if len(near) else others[0]).astype(np.int64)
+
+
+def _distances(face: Face, frame: int, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+    return np.linalg.norm(face.lips[chosen] - face.lips[frame], axis=1).astype(np.float32)
+
+
+def _judged_row(face: Face, frame: int, first: int, count: int) -> Example:
+    generator = np.random.default_rng(frame)
+    chosen = nearest(face, frame, far_references(face, frame))[:count]
+    own = _drawn_references(face, frame, count, generator)[-1:]
+    present = np.append(np.arange(count) < len(chosen), False)
+    chosen = np.concatenate([chosen, np.repeat(chosen[:1], count - len(chosen)), own])
+    return {
+        "frames": np.array(first + frame),
+        "references": first + chosen,
+        "present": present,
+        "distance": _distances(face, frame, chosen),
+        "mirrored": np.array(False),
+        "colour": np.eye(3, dtype=np.float32),
+        "noise": np.zeros(len(chosen), np.float32),
+    }
+
+
+def _drawn(batch: dict[str, Tensor]) -> Drawn:
+    own = torch.zeros_like(batch["present"])
+    own[:, -1] = True
+    return Drawn(own=own, **batch)
+
+
+def _with_own(drawn: Drawn, own: bool) -> Tensor:
+    present = drawn.present.clone()
+    present[:, -1] = own
+    return present
+
+
+def _warps(face: Face, frame: int, task: MixerTask, window: int) -> dict[str, float]:
+    """Figures of the nearest reference moved, and of some merged, as the warp renderer does it."""
+    truth = face.clip.crop(frame)
+    chosen = nearest(face, frame, far_references(face, frame))[:MERGED]
+    references = [Reference(face.clip.crop(number), face.landmarks[number]) for number in chosen]
+    figures = {}
+    for name, some in (("nearest_", references[:1]), ("merged_", references)):
+        made = make_example(truth, some, face.landmarks[frame], face.mask(frame))
+        rows = _compared(made.warped[None], truth[None], made.mouth[None], task)
+        figures |= {name + key: value for key, value in rows[0].items()}
+    return figures
+
+
+def _figures(painted: Tensor, made: Examples, task: MixerTask) -> list[dict[str, float]]:
+    mouth = made.mouth[:, 0].cpu().numpy()
+    return _compared(to_pictures(painted), to_pictures(made.target), mouth, task)
+
+
+def _compared(
+    ours: NDArray[np.uint8], truth: NDArray[np.uint8], mouth: NDArray[np.float32], task: MixerTask
+) -> list[dict[str, float]]:
+    """Figures of (B, H, W, 3) pictures where (B, H, W) mouth is."""
+    both = [torch.from_numpy(part).to(task._device).permute(0, 3, 1, 2).float() / 127.5 - 1 for part in (ours, truth)]
+    weight = torch.from_numpy(mouth).to(task._device)[:, None]
+    distances = task._distance(*both, weight).tolist()
+    return [
+        {
+            "psnr": weighted_psnr(ours[n], truth[n], mouth[n]),
+            "distance": distances[n],
+            "detail": _detail(ours[n], mouth[n]) / max(_detail(truth[n], mouth[n]), 1e-6),
+        }
+        for n in range(len(ours))
+    ]
+
+
+def _detail(picture: NDArray[np.uint8], weight: NDArray[np.float32]) -> float:
+    """Weighted variance of what a small blur takes away from the brightness."""
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    fine = grey - cv2.GaussianBlur(grey, (0, 0), DETAIL_SIGMA)
+    return float((fine**2 * weight).sum() / weight.sum())
+
+
+def _rows(made: Examples, painted: Tensor) -> list[NDArray[np.uint8]]:
+    nearest_one = made.target + made.mask * (made.moved.pictures[:, 0] - made.target)
+    parts = [to_pictures(part) for part in (made.target, nearest_one, painted)]
+    return list(np.concatenate(parts, axis=2))
+
+
+def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    names = {name for row in rows for name in row}
+    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in sorted(names)}

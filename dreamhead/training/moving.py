@@ -1,0 +1,199 @@
+"""Batches of the mixer's examples from a store of faces, on its device: pictures moved, matched in colour, changed."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dreamhead.faces.mesh_index import POINTS
+from dreamhead.models.reference_mixer import Moved, ReferenceMixer
+from dreamhead.models.warping import barycentric, blurred, pixel_grid, sample, sources, stretch
+from dreamhead.training.face_store import COARSE, FaceStore
+
+MATCH_SIGMA = 1 / 48
+"""Width, as a share of the crop's side, within which a difference of colour at the mask's edge spreads."""
+UNSURE = 0.05
+
+
+class Drawn(NamedTuple):
+    """What is drawn at random for B examples, K references each; all but `seed` on the store's device."""
+
+    frames: Tensor
+    """(B,) long, of the store."""
+    references: Tensor
+    """(B, K) long, nearest mouth first; the last is the frame itself at another moment."""
+    present: Tensor
+    """(B, K) bool."""
+    own: Tensor
+    """(B, K) bool."""
+    distance: Tensor
+    """(B, K) between mouths."""
+    mirrored: Tensor
+    """(B,) bool."""
+    colour: Tensor
+    """(B, 3, 3) from red, green, blue in 0..1 to the same."""
+    noise: Tensor
+    """(B, K) standard deviation of errors of landmarks, pixels."""
+
+
+class Examples(NamedTuple):
+    """B examples."""
+
+    moved: Moved
+    guides: Tensor
+    """(B, 8, W, W) in -1..1."""
+    target: Tensor
+    """(B, 3, W, W) in -1..1."""
+    mask: Tensor
+    """(B, 1, W, W) in 0..1."""
+    mouth: Tensor
+    """(B, 1, W, W) in 0..1."""
+    drawn: Tensor
+    """(B, 3, W, W) in -1..1, the target's landmark image."""
+
+
+def make_examples(
+    model: ReferenceMixer, store: FaceStore, triangles: Tensor, drawn: Drawn, generator: torch.Generator | None = None
+) -> Examples:
+    """Move the references of each example to its frame's landmarks and encode them.
+
+    Args:
+        model: gives the features of references; gradients flow into it.
+        triangles: (F, 3) long, of the mesh.
+        generator: of the landmarks' noise, on the store's device.
+    """
+    with torch.no_grad():
+        places = _places(store, triangles, drawn, generator)
+        pictures = _moved_pictures(store, triangles, drawn, places)
+        windows, images = _windows(store, drawn)
+    features = _moved_features(model, windows, images, places)
+    moved = Moved(pictures, *features, places.stretch[:, :, None], drawn.distance, drawn.own, drawn.present)
+    with torch.no_grad():
+        return _examples(store, drawn, moved)
+
+
+class _Places(NamedTuple):
+    crop: Tensor
+    """(B, K, W, W, 2) where each pixel comes from, pixels of the references' crops."""
+    window: Tensor
+    """(B, K, W, W, 2) the same in pixels of the references' windows."""
+    stretch: Tensor
+    """(B, K, W, W)."""
+    corners: Tensor
+    """(B, K, V, 2) of the references, with noise."""
+
+
+def _places(store: FaceStore, triangles: Tensor, drawn: Drawn, generator: torch.Generator | None) -> _Places:
+    batch, count = drawn.references.shape
+    side = store.index.shape[-1]
+    target, corners = store.vertices[drawn.frames], store.vertices[drawn.references].clone()
+    error = torch.randn(batch, count, POINTS, 2, device=corners.device, generator=generator)
+    corners[:, :, :POINTS] += error * drawn.noise[:, :, None, None]
+    index = store.index[drawn.frames].flatten(1).long()
+    points = pixel_grid(side, side, corners.device).flatten(0, 1) + store.corners[drawn.frames][:, None]
+    found = sources(corners, *barycentric(target, triangles, index, points), points)
+    crop = found.unflatten(2, (side, side))
+    stretched = stretch(target, corners, triangles, index).unflatten(2, (side, side))
+    window = crop - store.corners[drawn.references][:, :, None, None]
+    # A mirrored example is made of mirrored pictures: both ends of the map turn round.
+    flip = drawn.mirrored[:, None, None, None]
+    size = store.pictures.shape[1]
+    window = _mirrored_map(window, side, flip)
+    return _Places(_mirrored_map(crop, size, flip), window, torch.where(flip, stretched.flip(-1), stretched), corners)
+
+
+def _mirrored_map(places: Tensor, size: int, flip: Tensor) -> Tensor:
+    turned = places.flip(-2).clone()
+    turned[..., 0] = size - 1 - turned[..., 0]
+    return torch.where(flip[..., None], turned, places)
+
+
+def _moved_pictures(store: FaceStore, triangles: Tensor, drawn: Drawn, places: _Places) -> Tensor:
+    """(B, K, 3, W, W) moved, matched to the frame's colours, and changed."""
+    batch, count = drawn.references.shape
+    flip = drawn.mirrored[:, None].expand(-1, count).flatten()
+    crops = _mirror(_pixels(store.pictures[drawn.references.flatten()]), flip)
+    moved = sample(crops, places.crop.flatten(0, 1))
+    change = _colour_change(store, triangles, drawn, places, crops)
+    moved = (moved + change).unflatten(0, (batch, count))
+    return _coloured(moved, drawn.colour[:, None])
+
+
+def _colour_change(store: FaceStore, triangles: Tensor, drawn: Drawn, places: _Places, crops: Tensor) -> Tensor:
+    """(B K, 3, W, W) slow changes that make references meet the frame along the mask's edge; see `match_colour`."""
+    batch, count = drawn.references.shape
+    size = store.pictures.shape[1]
+    points = pixel_grid(size, size, crops.device, COARSE)
+    side = len(points)
+    points = points.flatten(0, 1).expand(batch, -1, -1)
+    index = store.coarse_index[drawn.frames].flatten(1).long()
+    target = store.vertices[drawn.frames]
+    crop = sources(places.corners, *barycentric(target, triangles, index, points), points).unflatten(2, (side, side))
+    crop = _mirrored_map(crop, size, drawn.mirrored[:, None, None, None])
+    frames = _mirror(_pixels(store.pictures[drawn.frames]), drawn.mirrored)
+    wanted = nn.functional.avg_pool2d(frames, COARSE)[:, None]
+    ring = _mirror(store.ring[drawn.frames][:, None].float() / 255, drawn.mirrored)[:, None].expand(-1, count, -1, -1, -1)
+    there = sample(crops, crop.flatten(0, 1), "bilinear").unflatten(0, (batch, count))
+    known = torch.cat([ring * (wanted - there), ring], dim=2).flatten(0, 1)
+    known = blurred(known, size * MATCH_SIGMA / COARSE)
+    change = known[:, :3] / (known[:, 3:] + UNSURE)
+    change = change * ~drawn.own.flatten()[:, None, None, None]
+    return sample(change, _window_grid(store, drawn, count), "bilinear")
+
+
+def _window_grid(store: FaceStore, drawn: Drawn, count: int) -> Tensor:
+    """(B K, W, W, 2) the window's pixels in the coarse picture, both mirrored where the example is."""
+    side, size = store.index.shape[-1], store.pictures.shape[1]
+    grid = pixel_grid(side, side, store.corners.device) + store.corners[drawn.frames][:, None, None]
+    grid = _mirrored_map(grid[:, None], size, drawn.mirrored[:, None, None, None])
+    return ((grid + 0.5) / COARSE - 0.5).expand(-1, count, -1, -1, -1).flatten(0, 1)
+
+
+def _windows(store: FaceStore, drawn: Drawn) -> tuple[Tensor, Tensor]:
+    """(B K, 3, W, W) pictures of the references' windows and their landmark images, in -1..1."""
+    flat = drawn.references.flatten()
+    flip = drawn.mirrored[:, None].expand_as(drawn.references).flatten()
+    pictures = _coloured(_mirror(_window(store, flat), flip).unflatten(0, drawn.references.shape), drawn.colour[:, None])
+    return pictures.flatten(0, 1), _mirror(_pixels(store.drawn[flat]), flip)
+
+
+def _window(store: FaceStore, frames: Tensor) -> Tensor:
+    """(N, 3, W, W) in -1..1."""
+    side = torch.arange(store.index.shape[-1], device=frames.device)
+    x, y = (store.corners[frames][:, axis, None] + side for axis in (0, 1))
+    return _pixels(store.pictures[frames[:, None, None], y[:, :, None], x[:, None, :]])
+
+
+def _moved_features(model: ReferenceMixer, windows: Tensor, images: Tensor, places: _Places) -> list[Tensor]:
+    batch, count = places.window.shape[:2]
+    moved = []
+    grid = places.window.flatten(0, 1).permute(0, 3, 1, 2)
+    for level, features in enumerate(model.encode(windows, images)):
+        factor = 2 ** (level + 1)
+        small = (nn.functional.avg_pool2d(grid, factor).permute(0, 2, 3, 1) + 0.5) / factor - 0.5
+        moved.append(sample(features.float(), small, "bilinear").unflatten(0, (batch, count)))
+    return moved
+
+
+def _examples(store: FaceStore, drawn: Drawn, moved: Moved) -> Examples:
+    frames, flip = drawn.frames, drawn.mirrored
+    target = _coloured(_mirror(_window(store, frames), flip), drawn.colour)
+    mask = _mirror(store.mask[frames][:, None].float() / 255, flip)
+    mouth = _mirror(store.mouth[frames][:, None].float() / 255, flip)
+    image = _mirror(_pixels(store.drawn[frames]), flip)
+    guides = torch.cat([image, target * (mask <= 0), mask * 2 - 1, mouth * 2 - 1], dim=1)
+    return Examples(moved, guides, target, mask, mouth, image)
+
+
+def _pixels(pictures: Tensor) -> Tensor:
+    """(N, H, W, 3) uint8 -> (N, 3, H, W) float32 in -1..1, channels last in memory."""
+    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _mirror(pictures: Tensor, flip: Tensor) -> Tensor:
+    return torch.where(flip[:, None, None, None], pictures.flip(-1), pictures)
+
+
+def _coloured(pictures: Tensor, matrix: Tensor) -> Tensor:
+    """(..., 3, H, W) in -1..1 with (..., 3, 3) applied to red, green and blue in 0..1."""
+    return torch.einsum("...ij,...jhw->...ihw", matrix.expand(*pictures.shape[:-3], 3, 3), (pictures + 1) / 2) * 2 - 1
