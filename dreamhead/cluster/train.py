@@ -40,12 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="train.py", description="Train the networks, on Ray or in this process.")
-    parser.add_argument("--stage", choices=(*STAGES, MIXER, ALL), required=True, help=f"what to train; {ALL}: one by one")
+    parser.add_argument(
+        "--stage", choices=(*STAGES, MIXER, ALL), required=True, help=f"what to train; {ALL}: one by one"
+    )
     parser.add_argument("--data", required=True, help="directory of a prepared data set; a path or s3://")
     parser.add_argument("--config", type=Path, required=True, help="YAML with settings, such as configs/base.yaml")
     parser.add_argument("--name", required=True, help="of the run; the same name goes on with it")
     parser.add_argument("--storage", required=True, help="directory of runs; a path that all workers share, or s3://")
     parser.add_argument("--num-workers", metavar="N|LEAST:MOST", help="instead of the settings' workers.num_workers")
+    parser.add_argument("--minutes", type=float, help="end after so many, instead of the settings' loop.minutes")
     parser.add_argument("--init-from", default="", metavar="CHECKPOINT", help=f"train its networks on; {BASE}: bundled")
     parser.add_argument("--autoencoder", default="", metavar="CHECKPOINT", help="paint into its autoencoder's latents")
     return parser
@@ -70,6 +73,8 @@ def _request(arguments: argparse.Namespace) -> Request:
         values = settings.model_dump(exclude_unset=True)
         values.setdefault("workers", {})["num_workers"] = _number(arguments.num_workers)
         settings = parse(values, TrainingSettings, "--num-workers")
+    if arguments.minutes is not None:
+        settings = _within(settings, arguments.stage, arguments.minutes)
     return Request(
         settings=settings,
         data_uri=_absolute(arguments.data),
@@ -145,6 +150,15 @@ def _asked_to_stop() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _within(settings: TrainingSettings, stage: str, minutes: float) -> TrainingSettings:
+    """The settings with a limit of time for one stage, or for each of all."""
+    values = settings.model_dump(exclude_unset=True)
+    for name in STAGES if stage == ALL else (stage,):
+        loop = settings.stage(name).loop.model_dump()
+        values.setdefault(name, {})["loop"] = {**loop, "minutes": minutes}
+    return parse(values, TrainingSettings, "--minutes")
 
 
 def _number(text: str) -> object:

@@ -91,8 +91,10 @@ def blurred(pictures: Tensor, sigma: float) -> Tensor:
     kernel = (kernel / kernel.sum()).to(pictures.dtype)
     channels = pictures.shape[1]
     padded = nn.functional.pad(pictures, (reach, reach, reach, reach), mode="replicate")
-    across = nn.functional.conv2d(padded, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
-    return nn.functional.conv2d(across, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+    # In bfloat16, what is left beside the blur would be coarser than a picture's 256 levels.
+    with torch.autocast(pictures.device.type, enabled=False):
+        across = nn.functional.conv2d(padded, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+        return nn.functional.conv2d(across, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
 
 
 def _corners(corners: Tensor, chosen: Tensor) -> Tensor:

@@ -78,10 +78,10 @@ def join(parts: Iterable[dict[str, NDArray[np.generic]]]) -> FaceStore:
     return FaceStore(**{name: torch.from_numpy(np.concatenate([part[name] for part in listed])) for name in listed[0]})
 
 
-def measure_clip(clip: Clip, window: int) -> dict[str, NDArray[np.generic]]:
-    """The arrays of `FaceStore` for one clip."""
+def measure_clip(clip: Clip, window: int, frames: Iterable[int] | None = None) -> dict[str, NDArray[np.generic]]:
+    """The arrays of `FaceStore` for all frames of a clip, or for those given."""
     face = face_of(clip)
-    rows = [_frame(face, number, window) for number in range(len(clip.landmarks))]
+    rows = [_frame(face, int(number), window) for number in (range(len(clip.landmarks)) if frames is None else frames)]
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 

@@ -1,12 +1,14 @@
 """The record of a run: lines of figures in a file, and the same as curves and pictures for TensorBoard."""
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 from torch.utils.tensorboard import SummaryWriter
 
 from dreamhead import storage
@@ -16,7 +18,7 @@ Line = dict[str, Any]
 
 
 class Journal:
-    """Writes `log.jsonl` and `tensorboard/` below a directory uri.
+    """Writes `log.jsonl`, `pictures/` and `tensorboard/` below a directory uri.
 
     Args:
         uri: directory of the run's stage.
@@ -26,6 +28,7 @@ class Journal:
 
     def __init__(self, uri: str, step: int, local: Path) -> None:
         self._uri = storage.join(uri, "log.jsonl")
+        self._pictures_uri = storage.join(uri, "pictures")
         self._lines = [line for line in read_log(uri) if line["step"] <= step]
         self._local = local
         self._curves_uri = storage.join(uri, "tensorboard") if storage.is_remote(uri) else ""
@@ -47,6 +50,9 @@ class Journal:
             self._curves.add_scalar(f"validation/{name}", value, step)
         for name, picture in judgement.pictures.items():
             self._curves.add_image(name, picture, step, dataformats="HWC")
+            file = f"{step:08d}-{'-'.join(re.findall('[a-z0-9]+', name.lower()))}.jpg"
+            _, encoded = cv2.imencode(".jpg", picture[..., ::-1])
+            storage.write_bytes(storage.join(self._pictures_uri, file), encoded.tobytes())
 
     def publish(self) -> None:
         """Bring TensorBoard's files to where they can be looked at."""

@@ -22,7 +22,7 @@ from dreamhead.models.reference_mixer import Mixture, ReferenceMixer
 from dreamhead.pipelines.example import Reference, make_example
 from dreamhead.training.adversary import Adversary
 from dreamhead.training.autoencoder_stage import to_pictures
-from dreamhead.training.dataset import Clip, ClipInfo, read_clip
+from dreamhead.training.dataset import Clip, ClipInfo
 from dreamhead.training.face_store import FaceStore, build_store, join, measure_clip
 from dreamhead.training.image_stage import Face, Geometry, far_references, geometry_of, nearest
 from dreamhead.training.moving import Drawn, Examples, make_examples
@@ -36,11 +36,12 @@ CANDIDATES = 40
 MOUTH_WEIGHT = 6.0
 JUDGED_FRAMES = 4
 JUDGED_BATCH = 16
+NUMBERS = ("frames", "references")
 MERGED = 3
 """References of the warp that the mixer is compared with."""
 PICTURES_SHOWN = 8
 DETAIL_SIGMA = 1.0
-QUALITY_OF_DISTANCE = 60.0
+QUALITY_OF_DISTANCE = 4.0
 """Decibels that count as much as a perceptual distance of one."""
 
 
@@ -58,15 +59,17 @@ class MixerTask:
         self.progress = 0.0
         """Share of the training that is done; the loop keeps it up to date."""
         self._settings = settings
-        self._device = model.device
+        self.references = settings.references
+        self.device = model.device
         distance = PerceptualDistance(perceptual or (Path(settings.perceptual) if settings.perceptual else None))
-        self._distance = distance.to(self._device, memory_format=torch.channels_last)
-        self._adversary = Adversary(settings.loss.critic_learning_rate, self._device)
-        self._triangles = torch.from_numpy(mesh()).to(self._device)
+        self.distance = distance.to(self.device, memory_format=torch.channels_last)
+        self._adversary = Adversary(settings.loss.critic_learning_rate, self.device)
+        self.triangles = torch.from_numpy(mesh()).to(self.device)
         self._geometry: WeakKeyDictionary[Clip, Geometry] = WeakKeyDictionary()
         self._first: dict[str, int] = {}
         self._store: FaceStore | None = None
         self._judged: _Judged | None = None
+        self._compiled: tuple[Any, Any] | None = None
 
     def usable(self, clip: ClipInfo) -> bool:
         """Whether a clip has pictures, and other frames to be the references."""
@@ -76,7 +79,7 @@ class MixerTask:
         """Read all training clips onto the device."""
         ends = np.cumsum([0, *(clip.frames for clip in clips)])
         self._first = {clip.clip_id: int(first) for clip, first in zip(clips, ends[:-1], strict=True)}
-        self._store = build_store(clips, self.model.config["window"], self._device)
+        self._store = build_store(clips, self.model.config["window"], self.device)
 
     def begin(self, clips: Iterable[Clip]) -> dict[str, float]:
         """Nothing is fitted beforehand."""
@@ -118,9 +121,10 @@ class MixerTask:
         """Errors of pixels, of the mixture alone, of what VGG sees, and what the critic says; and their sum."""
         if self._store is None:
             raise RuntimeError("prepare comes before loss")
-        on_device = torch.Generator(self._device).manual_seed(int(torch.randint(2**31, (), generator=generator)))
-        made = make_examples(self.model, self._store, self._triangles, _drawn(batch), on_device)
-        mixture = self.model(made.moved, made.guides)
+        on_device = torch.Generator(self.device).manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        encode, mix = self._calls()
+        made = make_examples(encode, self._store, self.triangles, _drawn(batch), on_device)
+        mixture: Mixture = mix(made.moved, made.guides)
         shown = made.target + made.mask * (mixture.picture - made.target)
         parts = self._parts(made, mixture, shown)
         if self.progress >= self._settings.loss.critic_from:
@@ -139,6 +143,14 @@ class MixerTask:
             self._judged = _Judged.of(clips, self, self.model.config["window"])
         return self._judged.judge(self.model)
 
+    def _calls(self) -> tuple[Any, Any]:
+        """The network's two methods, compiled where that is wanted."""
+        if not self._settings.compile:
+            return self.model.encode, self.model
+        if self._compiled is None:
+            self._compiled = torch.compile(self.model.encode), torch.compile(self.model)
+        return self._compiled
+
     def _face(self, clip: Clip) -> Face:
         if clip not in self._geometry:
             self._geometry[clip] = geometry_of(clip)
@@ -148,7 +160,7 @@ class MixerTask:
         weights = self._settings.loss
         weight = made.mask * (1 + MOUTH_WEIGHT * made.mouth)
         weight = weight / weight.mean().clamp_min(1e-6)
-        perceived = self._distance(shown, made.target, made.mask * (0.3 + made.mouth)).float().mean()
+        perceived = self.distance(shown, made.target, made.mask * (0.3 + made.mouth)).float().mean()
         return {
             "pixel": weights.pixel * ((shown.float() - made.target).abs() * weight).mean(),
             "mixed": weights.mixed * ((mixture.mixed - made.target).abs() * weight).mean(),
@@ -172,16 +184,19 @@ class _Judged:
     @classmethod
     def of(cls, clips: Sequence[Clip], task: MixerTask, window: int) -> "_Judged":
         """The judged frames of clips and what warps make of them."""
-        rows, faces = [], [Face(clip, geometry_of(clip)) for clip in clips]
-        warps, first = [], 0
-        for face in faces:
-            for frame in np.linspace(0, len(face.landmarks) - 1, JUDGED_FRAMES).astype(int).tolist():
-                rows.append(_judged_row(face, frame, first, task._settings.references))
-                warps.append(_warps(face, frame, task, window))
-            first += len(face.landmarks)
-        store = join([measure_clip(clip, window) for clip in clips]).to(task._device)
-        batch = {name: torch.from_numpy(np.stack([row[name] for row in rows])).to(task._device) for name in rows[0]}
-        return cls(store, _drawn(batch), _means(warps), task)
+        rows: list[Example] = []
+        warps, measured, first = [], [], 0
+        for face in (Face(clip, geometry_of(clip)) for clip in clips):
+            frames = np.linspace(0, len(face.landmarks) - 1, JUDGED_FRAMES).astype(int).tolist()
+            chosen = [_judged_row(face, frame, task.references) for frame in frames]
+            used = np.unique(np.concatenate([np.append(row["references"], row["frames"]) for row in chosen]))
+            # Only the frames that are looked at are kept: their numbers are their places among these.
+            rows += [{**row, **{key: first + np.searchsorted(used, row[key]) for key in NUMBERS}} for row in chosen]
+            warps += [_warps(face, frame, task) for frame in frames]
+            measured.append(measure_clip(face.clip, window, used))
+            first += len(used)
+        batch = {name: torch.from_numpy(np.stack([row[name] for row in rows])).to(task.device) for name in rows[0]}
+        return cls(join(measured).to(task.device), _drawn(batch), _means(warps), task)
 
     def judge(self, model: ReferenceMixer) -> Judgement:
         """What `MixerTask.validate` gives."""
@@ -189,15 +204,21 @@ class _Judged:
         for start in range(0, len(self._drawn.frames), JUDGED_BATCH):
             for own in (False, True):
                 part = Drawn(*(each[start : start + JUDGED_BATCH] for each in self._drawn))
-                made = make_examples(model, self._store, self._task._triangles, part._replace(present=_with_own(part, own)))
+                made = make_examples(
+                    model.encode, self._store, self._task.triangles, part._replace(present=_with_own(part, own))
+                )
                 painted = made.target + made.mask * (model(made.moved, made.guides).picture - made.target)
                 name = "own_" if own else ""
-                found += [{name + key: value for key, value in row.items()} for row in _figures(painted, made, self._task)]
+                found += [
+                    {name + key: value for key, value in row.items()} for row in _figures(painted, made, self._task)
+                ]
                 shown += [] if own else _rows(made, painted)
         figures = {**_means(found), **self._fixed}
         figures["quality"] = figures["psnr"] - QUALITY_OF_DISTANCE * figures["distance"]
         chosen = np.linspace(0, len(shown) - 1, min(PICTURES_SHOWN, len(shown))).astype(int)
-        return Judgement(figures=figures, pictures={"target, nearest, painted": np.concatenate([shown[n] for n in chosen])})
+        return Judgement(
+            figures=figures, pictures={"target, nearest, painted": np.concatenate([shown[n] for n in chosen])}
+        )
 
 
 def colour_matrix(generator: np.random.Generator, strength: float) -> NDArray[np.float32]:
@@ -227,15 +248,15 @@ def _distances(face: Face, frame: int, chosen: NDArray[np.int64]) -> NDArray[np.
     return np.linalg.norm(face.lips[chosen] - face.lips[frame], axis=1).astype(np.float32)
 
 
-def _judged_row(face: Face, frame: int, first: int, count: int) -> Example:
+def _judged_row(face: Face, frame: int, count: int) -> Example:
     generator = np.random.default_rng(frame)
     chosen = nearest(face, frame, far_references(face, frame))[:count]
     own = _drawn_references(face, frame, count, generator)[-1:]
     present = np.append(np.arange(count) < len(chosen), False)
     chosen = np.concatenate([chosen, np.repeat(chosen[:1], count - len(chosen)), own])
     return {
-        "frames": np.array(first + frame),
-        "references": first + chosen,
+        "frames": np.array(frame),
+        "references": chosen,
         "present": present,
         "distance": _distances(face, frame, chosen),
         "mirrored": np.array(False),
@@ -256,7 +277,7 @@ def _with_own(drawn: Drawn, own: bool) -> Tensor:
     return present
 
 
-def _warps(face: Face, frame: int, task: MixerTask, window: int) -> dict[str, float]:
+def _warps(face: Face, frame: int, task: MixerTask) -> dict[str, float]:
     """Figures of the nearest reference moved, and of some merged, as the warp renderer does it."""
     truth = face.clip.crop(frame)
     chosen = nearest(face, frame, far_references(face, frame))[:MERGED]
@@ -278,9 +299,9 @@ def _compared(
     ours: NDArray[np.uint8], truth: NDArray[np.uint8], mouth: NDArray[np.float32], task: MixerTask
 ) -> list[dict[str, float]]:
     """Figures of (B, H, W, 3) pictures where (B, H, W) mouth is."""
-    both = [torch.from_numpy(part).to(task._device).permute(0, 3, 1, 2).float() / 127.5 - 1 for part in (ours, truth)]
-    weight = torch.from_numpy(mouth).to(task._device)[:, None]
-    distances = task._distance(*both, weight).tolist()
+    both = [torch.from_numpy(part).to(task.device).permute(0, 3, 1, 2).float() / 127.5 - 1 for part in (ours, truth)]
+    weight = torch.from_numpy(mouth).to(task.device)[:, None]
+    distances = task.distance(*both, weight).tolist()
     return [
         {
             "psnr": weighted_psnr(ours[n], truth[n], mouth[n]),

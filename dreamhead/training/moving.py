@@ -1,18 +1,23 @@
 """Batches of the mixer's examples from a store of faces, on its device: pictures moved, matched in colour, changed."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dreamhead.faces.mesh_index import POINTS
-from dreamhead.models.reference_mixer import Moved, ReferenceMixer
+from dreamhead.models.reference_mixer import Moved
 from dreamhead.models.warping import barycentric, blurred, pixel_grid, sample, sources, stretch
 from dreamhead.training.face_store import COARSE, FaceStore
 
 MATCH_SIGMA = 1 / 48
 """Width, as a share of the crop's side, within which a difference of colour at the mask's edge spreads."""
 UNSURE = 0.05
+
+
+Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""`ReferenceMixer.encode`."""
 
 
 class Drawn(NamedTuple):
@@ -53,12 +58,12 @@ class Examples(NamedTuple):
 
 
 def make_examples(
-    model: ReferenceMixer, store: FaceStore, triangles: Tensor, drawn: Drawn, generator: torch.Generator | None = None
+    encode: Encode, store: FaceStore, triangles: Tensor, drawn: Drawn, generator: torch.Generator | None = None
 ) -> Examples:
     """Move the references of each example to its frame's landmarks and encode them.
 
     Args:
-        model: gives the features of references; gradients flow into it.
+        encode: gives the features of references; gradients flow into it.
         triangles: (F, 3) long, of the mesh.
         generator: of the landmarks' noise, on the store's device.
     """
@@ -66,7 +71,7 @@ def make_examples(
         places = _places(store, triangles, drawn, generator)
         pictures = _moved_pictures(store, triangles, drawn, places)
         windows, images = _windows(store, drawn)
-    features = _moved_features(model, windows, images, places)
+    features = _moved_features(encode(windows, images), places)
     moved = Moved(pictures, *features, places.stretch[:, :, None], drawn.distance, drawn.own, drawn.present)
     with torch.no_grad():
         return _examples(store, drawn, moved)
@@ -132,7 +137,9 @@ def _colour_change(store: FaceStore, triangles: Tensor, drawn: Drawn, places: _P
     crop = _mirrored_map(crop, size, drawn.mirrored[:, None, None, None])
     frames = _mirror(_pixels(store.pictures[drawn.frames]), drawn.mirrored)
     wanted = nn.functional.avg_pool2d(frames, COARSE)[:, None]
-    ring = _mirror(store.ring[drawn.frames][:, None].float() / 255, drawn.mirrored)[:, None].expand(-1, count, -1, -1, -1)
+    ring = _mirror(store.ring[drawn.frames][:, None].float() / 255, drawn.mirrored)[:, None].expand(
+        -1, count, -1, -1, -1
+    )
     there = sample(crops, crop.flatten(0, 1), "bilinear").unflatten(0, (batch, count))
     known = torch.cat([ring * (wanted - there), ring], dim=2).flatten(0, 1)
     known = blurred(known, size * MATCH_SIGMA / COARSE)
@@ -153,7 +160,9 @@ def _windows(store: FaceStore, drawn: Drawn) -> tuple[Tensor, Tensor]:
     """(B K, 3, W, W) pictures of the references' windows and their landmark images, in -1..1."""
     flat = drawn.references.flatten()
     flip = drawn.mirrored[:, None].expand_as(drawn.references).flatten()
-    pictures = _coloured(_mirror(_window(store, flat), flip).unflatten(0, drawn.references.shape), drawn.colour[:, None])
+    pictures = _coloured(
+        _mirror(_window(store, flat), flip).unflatten(0, drawn.references.shape), drawn.colour[:, None]
+    )
     return pictures.flatten(0, 1), _mirror(_pixels(store.drawn[flat]), flip)
 
 
@@ -164,11 +173,11 @@ def _window(store: FaceStore, frames: Tensor) -> Tensor:
     return _pixels(store.pictures[frames[:, None, None], y[:, :, None], x[:, None, :]])
 
 
-def _moved_features(model: ReferenceMixer, windows: Tensor, images: Tensor, places: _Places) -> list[Tensor]:
+def _moved_features(levels: tuple[Tensor, Tensor], places: _Places) -> list[Tensor]:
     batch, count = places.window.shape[:2]
     moved = []
     grid = places.window.flatten(0, 1).permute(0, 3, 1, 2)
-    for level, features in enumerate(model.encode(windows, images)):
+    for level, features in enumerate(levels):
         factor = 2 ** (level + 1)
         small = (nn.functional.avg_pool2d(grid, factor).permute(0, 2, 3, 1) + 0.5) / factor - 0.5
         moved.append(sample(features.float(), small, "bilinear").unflatten(0, (batch, count)))
@@ -196,4 +205,7 @@ def _mirror(pictures: Tensor, flip: Tensor) -> Tensor:
 
 def _coloured(pictures: Tensor, matrix: Tensor) -> Tensor:
     """(..., 3, H, W) in -1..1 with (..., 3, 3) applied to red, green and blue in 0..1."""
-    return torch.einsum("...ij,...jhw->...ihw", matrix.expand(*pictures.shape[:-3], 3, 3), (pictures + 1) / 2) * 2 - 1
+    whole = matrix.expand(*pictures.shape[:-3], 3, 3)
+    # bfloat16 holds fewer than a picture's 256 levels.
+    with torch.autocast(pictures.device.type, enabled=False):
+        return torch.einsum("...ij,...jhw->...ihw", whole, (pictures + 1) / 2) * 2 - 1

@@ -5,6 +5,7 @@ checkpoints/        00000200.pt and so on, each complete in itself
 best.json           which checkpoint was judged best, and how
 log.jsonl           a line every few steps, and one for each validation
 tensorboard/        the same as curves, with pictures
+pictures/           the validations' pictures, JPEG
 network/            the finished network, as diffusers saves it
 finished.json       written last
 running.json        while a call is at work here; dreamhead.cluster writes it
@@ -25,7 +26,10 @@ from dreamhead.errors import TrainingError
 
 State = dict[str, Any]
 
-MAY_CHANGE = ("steps", "minutes", "save_every", "keep", "log_every", "validate_every", "validation_clips", "data_workers")
+MAY_CHANGE = (
+    *("steps", "minutes", "save_every", "keep"),
+    *("log_every", "validate_every", "validation_clips", "data_workers"),
+)
 """Settings of a loop that may differ between two calls that go on with each other."""
 
 

@@ -169,7 +169,7 @@ class MixerLoss(Section):
     """The same of the references alone, before anything is added."""
     added: float = Field(default=0.05, ge=0)
     """Of the size of what is added."""
-    perceptual: float = Field(default=4.0, ge=0)
+    perceptual: float = Field(default=0.25, ge=0)
     """Of the distance of VGG16's features."""
     adversary: float = Field(default=0.02, ge=0)
     """Of what the critic sees."""
@@ -263,6 +263,8 @@ class MixerStage(Section):
     """What mistakes cost."""
     references: int = Field(default=5, ge=1)
     """Of each example, besides the frame itself."""
+    compile: bool = False
+    """Compile the network for the GPU first, which takes a minute: for long trainings there."""
     perceptual: str = ""
     """File that `scripts/make_perceptual` wrote; empty: where it writes by itself."""
 

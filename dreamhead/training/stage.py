@@ -36,9 +36,10 @@ def train_stage(plan: Plan, device: torch.device, watcher: Watcher) -> None:
 
 def _keep(network: nn.Module, plan: Plan, folder: RunFolder) -> None:
     best = folder.best() if plan.settings.stage(plan.stage).loop.validate_every else None
+    last = folder.steps()[-1]
     note = {
-        "step": plan.steps,
-        "best_step": best.step if best is not None else plan.steps,
+        "step": last,
+        "best_step": best.step if best is not None else last,
         "figures": best.figures if best is not None else {},
         "clips": len(plan.clips.train),
         "speakers": len({clip.speaker for clip in plan.clips.train}),
