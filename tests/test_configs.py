@@ -13,6 +13,7 @@ KINDS: dict[str, type[Section]] = {
     "tiny": TrainingSettings,
     "base": TrainingSettings,
     "paper": TrainingSettings,
+    "gpu": TrainingSettings,
 }
 """Settings by the first word of the file's name."""
 

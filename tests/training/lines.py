@@ -59,6 +59,7 @@ class LineTask:
     """Fits y = 3 x, with dropout and noise so that every stream of random numbers counts."""
 
     score = "closeness"
+    progress = 0.0
 
     def __init__(self, breaks_at: int = -1, nan_at: int = -1, dropout: float = 0.2, noise: float = 0.1) -> None:
         torch.manual_seed(0)
@@ -67,10 +68,22 @@ class LineTask:
         self.drawn: list[tuple[str, float]] = []
         self.judged: list[Tensor] = []
         self.calls = 0
+        self.prepared: list[str] = []
+        self.progresses: list[float] = []
+        self.beside = 0
         self._breaks_at, self._nan_at, self._noise = breaks_at, nan_at, noise
 
     def usable(self, clip: ClipInfo) -> bool:
         return clip.frames > 0
+
+    def prepare(self, clips: Sequence[ClipInfo]) -> None:
+        self.prepared += [clip.clip_id for clip in clips]
+
+    def state(self) -> dict[str, Any]:
+        return {"beside": self.beside}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.beside = state["beside"]
 
     def begin(self, clips: Iterable[Clip]) -> dict[str, float]:
         self.model.offset.fill_(float(sum(clip.articulation for clip in clips)))
@@ -85,6 +98,8 @@ class LineTask:
         if self.calls == self._breaks_at:
             raise KeyboardInterrupt
         self.calls += 1
+        self.beside += 1
+        self.progresses.append(self.progress)
         noise = self._noise * torch.randn(batch["x"].shape, generator=generator)
         error = (self.model.bend(batch["x"] + noise) - batch["y"]).square().mean()
         error = error * (float("nan") if self.calls - 1 == self._nan_at else 1.0)

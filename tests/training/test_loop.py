@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -62,6 +63,33 @@ def test_the_rate_rises_then_falls_to_nothing(data: str, tmp_path: Path) -> None
     rates = [line["learning_rate"] for line in log_lines(tmp_path) if "loss" in line]
     assert rates[:5] == pytest.approx([0, 0.0125, 0.025, 0.0375, 0.05])
     assert rates[4:] == sorted(rates[4:], reverse=True)
+
+
+def test_the_task_is_prepared_told_how_far_it_is_and_keeps_what_is_its_own(data: str, tmp_path: Path) -> None:
+    task = LineTask()
+    fit(task, data, tmp_path)
+    assert task.prepared == ["c0", "c1", "c2", "c3", "c4"]
+    assert task.progresses == pytest.approx(np.arange(12) / 12)
+    resumed = LineTask()
+    fit(resumed, data, tmp_path, SETTINGS.model_copy(update={"steps": 13}))
+    assert resumed.beside == 13
+
+
+def test_a_limit_of_time_ends_the_run_with_a_checkpoint_and_the_rate_at_nothing(data: str, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(
+        update={"steps": 10**6, "minutes": 0.02, "save_every": 10**6, "validate_every": 10**6}
+    )
+    task = LineTask()
+    network = fit(task, data, tmp_path, settings)
+    assert network is not None
+    last = RunFolder(str(tmp_path)).steps()[-1]
+    assert 1 < last < 10**6
+    assert task.progresses == sorted(task.progresses)
+    assert task.progresses[-1] <= 1
+    lines = [line for line in log_lines(tmp_path) if "loss" in line]
+    assert lines[-1]["step"] == last
+    assert lines[-1]["learning_rate"] < 0.1 * settings.learning_rate
+    assert max(line["learning_rate"] for line in lines) > 0.9 * settings.learning_rate
 
 
 def test_parts_of_a_step_add_up_to_it(data: str, tmp_path: Path) -> None:
