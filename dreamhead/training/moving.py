@@ -11,7 +11,7 @@ from dreamhead.models.reference_mixer import Moved
 from dreamhead.models.warping import barycentric, blurred, pixel_grid, sample, sources, stretch
 from dreamhead.training.face_store import COARSE, FaceStore
 
-MATCH_SIGMA = 1 / 48
+MATCH_SIGMA = 1 / 12
 """Width, as a share of the crop's side, within which a difference of colour at the mask's edge spreads."""
 UNSURE = 0.05
 
