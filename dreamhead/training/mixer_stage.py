@@ -20,12 +20,12 @@ from dreamhead.faces.warp import mesh
 from dreamhead.models.perceptual import PerceptualDistance
 from dreamhead.models.reference_mixer import Mixture, ReferenceMixer
 from dreamhead.pipelines.example import Reference, make_example
+from dreamhead.pipelines.moving import Drawn, Examples, FaceStore, make_examples
 from dreamhead.training.adversary import Adversary
 from dreamhead.training.autoencoder_stage import to_pictures
 from dreamhead.training.dataset import Clip, ClipInfo
-from dreamhead.training.face_store import FaceStore, build_store, join, measure_clip
+from dreamhead.training.face_store import build_store, join, measure_clip
 from dreamhead.training.image_stage import Face, Geometry, far_references, geometry_of, nearest
-from dreamhead.training.moving import Drawn, Examples, make_examples
 from dreamhead.training.settings import MixerStage
 from dreamhead.training.task import Example, Judgement
 

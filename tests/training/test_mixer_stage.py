@@ -11,11 +11,11 @@ import torch
 from dreamhead.faces.crop import match_colour
 from dreamhead.faces.warp import displacement, mesh, warp
 from dreamhead.models.reference_mixer import ReferenceMixer
+from dreamhead.pipelines.moving import Drawn, Examples, FaceStore, make_examples
 from dreamhead.training.dataset import Clip, list_clips, read_clip
-from dreamhead.training.face_store import FaceStore, build_store, join, measure_clip
+from dreamhead.training.face_store import build_store, join, measure_clip
 from dreamhead.training.image_stage import face_of
 from dreamhead.training.mixer_stage import MixerTask, colour_matrix
-from dreamhead.training.moving import Drawn, Examples, make_examples
 from dreamhead.training.settings import MixerStage
 from tests.perceptual_weights import write_weights
 from tests.training.conftest import SIZE

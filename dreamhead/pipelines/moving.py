@@ -1,16 +1,26 @@
 """Batches of the mixer's examples from a store of faces, on its device: pictures moved, matched in colour, changed."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
+import cv2
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dreamhead.faces.mesh_index import POINTS
+from dreamhead.faces.landmark_image import draw
+from dreamhead.faces.mesh_index import POINTS, triangle_index, vertices
+from dreamhead.faces.mouth_window import window_corner
 from dreamhead.models.reference_mixer import Moved
 from dreamhead.models.warping import barycentric, blurred, pixel_grid, sample, sources, stretch
-from dreamhead.training.face_store import COARSE, FaceStore
+from dreamhead.pipelines.example import mouth_region
 
+COARSE = 4
+"""Slow changes of colour are measured in pictures so many times smaller."""
+EDGE = 0.9
+"""Below this opacity a mask's edge shows enough of the frame to match colours to."""
 MATCH_SIGMA = 1 / 12
 """Width, as a share of the crop's side, within which a difference of colour at the mask's edge spreads."""
 UNSURE = 0.05
@@ -18,6 +28,72 @@ UNSURE = 0.05
 
 Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """`ReferenceMixer.encode`."""
+
+
+@dataclass(frozen=True)
+class FaceStore:
+    """N frames of clips joined end to end. S is the side of a crop, W that of the mouth's window, V = VERTICES."""
+
+    pictures: Tensor
+    """(N, S, S, 3) uint8."""
+    corners: Tensor
+    """(N, 2) int64 x, y of the window in the crop."""
+    vertices: Tensor
+    """(N, V, 2) float32 pixels of the crop."""
+    index: Tensor
+    """(N, W, W) int16 triangle of each pixel of the window."""
+    coarse_index: Tensor
+    """(N, S / 4, S / 4) int16 the same of the whole crop, coarsely."""
+    ring: Tensor
+    """(N, S / 4, S / 4) uint8 the mask's edge, where colours are matched."""
+    drawn: Tensor
+    """(N, W, W, 3) uint8 landmark image."""
+    mask: Tensor
+    """(N, W, W) uint8 opacity of the dubbed region, 0 to 255."""
+    mouth: Tensor
+    """(N, W, W) uint8 lips and what is between them, 0 to 255."""
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def to(self, device: torch.device) -> "FaceStore":
+        """The same on a device."""
+        return FaceStore(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+def measure_frame(
+    picture: NDArray[np.uint8],
+    landmarks: NDArray[np.float32],
+    resting: NDArray[np.float32],
+    mask: NDArray[np.float32],
+    window: int,
+) -> dict[str, NDArray[np.generic]]:
+    """The arrays of `FaceStore` for one frame.
+
+    Args:
+        picture: (S, S, 3) crop.
+        landmarks: (478, 3) pixels of the crop.
+        resting: (478, 3) the speaker's resting face in this frame's pose, pixels of the crop.
+        mask: (S, S) opacity of the dubbed region.
+        window: W.
+    """
+    size = len(picture)
+    x, y = corner = window_corner(resting, size, window)
+    cut = np.s_[y : y + window, x : x + window]
+    points = vertices(landmarks)
+    ring = ((mask > 0) & (mask < EDGE)).astype(np.float32) * 255
+    small = (size // COARSE, size // COARSE)
+    return {
+        "pictures": picture,
+        "corners": np.array(corner, np.int64),
+        "vertices": points[:, :2],
+        "index": triangle_index(points - np.array([x, y, 0], np.float32), window),
+        "coarse_index": triangle_index(_coarse(points), size // COARSE),
+        "ring": cv2.resize(ring, small, interpolation=cv2.INTER_AREA).astype(np.uint8),
+        "drawn": draw(landmarks, size)[cut],
+        "mask": np.round(mask[cut] * 255).astype(np.uint8),
+        "mouth": np.round(mouth_region(landmarks, size)[cut] * 255).astype(np.uint8),
+    }
 
 
 class Drawn(NamedTuple):
@@ -209,3 +285,9 @@ def _coloured(pictures: Tensor, matrix: Tensor) -> Tensor:
     # bfloat16 holds fewer than a picture's 256 levels.
     with torch.autocast(pictures.device.type, enabled=False):
         return torch.einsum("...ij,...jhw->...ihw", whole, (pictures + 1) / 2) * 2 - 1
+
+
+def _coarse(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    small = points.copy()
+    small[:, :2] = (points[:, :2] + 0.5) / COARSE - 0.5
+    return small
