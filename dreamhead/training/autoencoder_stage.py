@@ -34,7 +34,7 @@ class AutoencoderTask:
 
     def usable(self, clip: ClipInfo) -> bool:
         """Whether a clip has pictures."""
-        return clip.frames > 0
+        return clip.has_pictures and clip.frames > 0
 
     def begin(self, clips: Iterable[Clip]) -> dict[str, float]:
         """Nothing is fitted beforehand."""
