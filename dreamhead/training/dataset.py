@@ -99,7 +99,7 @@ class Clip:
         """(S, S, 3) RGB aligned crop of one frame."""
         stored = self.crops[frame]
         if not isinstance(stored, bytes):
-            return stored
+            return np.asarray(stored, np.uint8)
         data = np.frombuffer(stored, np.uint8)
         picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if len(data) else None
         if picture is None:

@@ -128,6 +128,6 @@ def _frames(path: Path) -> Iterator[NDArray[np.uint8]]:
             is_there, picture = video.read()
             if not is_there:
                 return
-            yield picture
+            yield np.asarray(picture, np.uint8)
     finally:
         video.release()
