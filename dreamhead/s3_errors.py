@@ -3,8 +3,6 @@
 import asyncio
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, NoCredentialsError
-
 REASONS = {
     "AccessDenied": "access denied: these credentials may not do this here",
     "403": "access denied: these credentials may not do this here (or, without s3:ListBucket, there is no such object)",
@@ -34,7 +32,8 @@ STORE_FULL = ("XMinioStorageFull", "QuotaExceeded", "507")
 
 def broken_bodies() -> tuple[type[Exception], ...]:
     """What is raised where an answer breaks off."""
-    # Importing s3fs takes most of a second, which work on local files needn't wait for.
+    # Importing s3fs takes most of a second, which work on local files needn't wait for, nor have it installed.
+    from botocore.exceptions import BotoCoreError
     from s3fs.core import S3_RETRYABLE_ERRORS
 
     return (*S3_RETRYABLE_ERRORS, BotoCoreError, asyncio.TimeoutError)
@@ -48,6 +47,8 @@ def failures() -> tuple[type[Exception], ...]:
 
 def reason(error: Exception, code: str, request_s: float) -> str:
     """Why a request failed; `request_s` is the limit on it with all its tries."""
+    from botocore.exceptions import BotoCoreError, NoCredentialsError
+
     if code in STORE_FULL:
         return "the object storage is full; free some of it"
     if code in OTHER_REGION:

@@ -15,8 +15,6 @@ from rich.console import Console
 from dreamhead import storage
 from dreamhead.cluster.command import SUCCEEDED, run_command
 from dreamhead.cluster.only_run import OnlyRun
-from dreamhead.cluster.session import ray_with_cpus
-from dreamhead.cluster.trainer import train_on_ray
 from dreamhead.cluster.training_progress import TrainingProgress
 from dreamhead.config import load_yaml, parse
 from dreamhead.errors import ConfigError
@@ -102,6 +100,10 @@ def _train(planned: Plan, console: Console) -> None:
             with _asked_to_stop() as stop:
                 train_stage(planned, _device(workers), _Here(progress, stop))
             return
+        # A training in this process needs no Ray.
+        from dreamhead.cluster.session import ray_with_cpus
+        from dreamhead.cluster.trainer import train_on_ray
+
         with ray_with_cpus(math.ceil(workers.least * workers.cpus_per_worker)):
             train_on_ray(planned, progress)
 

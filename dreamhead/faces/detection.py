@@ -5,14 +5,17 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
-import mediapipe as mp
 import numpy as np
-from mediapipe.tasks.python import BaseOptions, vision
 from numpy.typing import NDArray
 from typing_extensions import Self
+
+if TYPE_CHECKING:
+    from mediapipe.tasks.python import vision
 
 LANDMARKS = 478
 MOST_FACES = 8
@@ -119,28 +122,38 @@ def face_size(landmarks: NDArray[np.float32]) -> float:
     return float(np.ptp(landmarks[:, :2], axis=0).max())
 
 
-class _Landmarker(vision.FaceLandmarker):  # type: ignore[misc]
-    """Without MediaPipe's destructor.
+@lru_cache
+def _landmarker_class() -> type[Any]:
+    """MediaPipe's without its destructor.
 
     That one waits for a thread of its own, which has ended by the time that the garbage collector calls it: whatever
     thread happened to collect would hang for ever.
     """
+    from mediapipe.tasks.python import vision
 
-    def __del__(self) -> None:
-        """Leave the graph: `close` frees it."""
+    class Landmarker(vision.FaceLandmarker):  # type: ignore[misc]
+        def __del__(self) -> None:
+            """Leave the graph: `close` frees it."""
+
+    return Landmarker
 
 
-def _landmarker(model: Path, faces: int) -> vision.FaceLandmarker:
+def _landmarker(model: Path, faces: int) -> "vision.FaceLandmarker":
+    # MediaPipe is there where faces are looked for, and nowhere else.
+    from mediapipe.tasks.python import BaseOptions, vision
+
     options = vision.FaceLandmarkerOptions(base_options=BaseOptions(model_asset_path=str(model)), num_faces=faces)
     landmarker = vision.FaceLandmarker.create_from_options(options)
     # Its factory makes none of a subclass.
-    landmarker.__class__ = _Landmarker
+    landmarker.__class__ = _landmarker_class()
     return landmarker
 
 
 def _detect(
-    landmarker: vision.FaceLandmarker, image: NDArray[np.uint8], left: int, top: int
+    landmarker: "vision.FaceLandmarker", image: NDArray[np.uint8], left: int, top: int
 ) -> list[NDArray[np.float32]]:
+    import mediapipe as mp
+
     height, width = image.shape[:2]
     result = landmarker.detect(mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(image)))
     # MediaPipe gives x and z as shares of the width and y as a share of the height.

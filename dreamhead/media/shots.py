@@ -5,8 +5,6 @@ import math
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scenedetect.common import FrameTimecode
-from scenedetect.detectors import ContentDetector
 
 SIDE = 160
 """The longer side, in pixels, of the picture that is compared: grain and detail don't matter to a cut."""
@@ -19,6 +17,11 @@ class ShotDetector:
     """Finds the frames that start a new shot; `threshold` is the mean change of hue, saturation and value."""
 
     def __init__(self, threshold: float, frame_rate: float) -> None:
+        # What finds no cuts doesn't need the library.
+        from scenedetect.common import FrameTimecode
+        from scenedetect.detectors import ContentDetector
+
+        self._timecode = FrameTimecode
         # The detector's own filter for flashes would report a cut only frames later.
         self._detector = ContentDetector(threshold=threshold, min_scene_len=0)
         self._frame_rate = frame_rate
@@ -28,7 +31,7 @@ class ShotDetector:
 
     def is_cut(self, frame: NDArray[np.uint8]) -> bool:
         """Whether this frame, (H, W, 3) RGB, starts a new shot; the first one doesn't. Frames come in order."""
-        timecode = FrameTimecode(self._position, self._frame_rate)
+        timecode = self._timecode(self._position, self._frame_rate)
         is_other = bool(self._detector.process_frame(timecode, _small_bgr(frame)))
         is_cut = is_other and self._position - self._shot_start >= self._min_frames
         if is_cut:

@@ -36,7 +36,7 @@ class AutoencoderTask:
 
     def usable(self, clip: ClipInfo) -> bool:
         """Whether a clip has pictures."""
-        return clip.frames > 0
+        return clip.has_pictures and clip.frames > 0
 
     def prepare(self, clips: Sequence[ClipInfo]) -> None:
         """Clips are read as they are drawn."""

@@ -1,4 +1,7 @@
-"""Prepared clips: the parquet schema of a shard, and reading it back. Needs neither Ray, PyAV nor MediaPipe."""
+"""Prepared clips: the parquet schema of a shard, and reading it, or its packed form, back.
+
+Needs neither Ray, PyAV nor MediaPipe.
+"""
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 from dreamhead import storage
 from dreamhead.errors import InputError
 from dreamhead.faces import geometry
+from dreamhead.training import packed
 
 SPLITS = ("train", "validation")
 """Folders of a data set; a speaker is in one of them only."""
@@ -85,15 +89,18 @@ class Clip:
     """(478, 3) the speaker's resting face, canonical units."""
     articulation: float
     """How wide the speaker opens the mouth, canonical units; NaN when unknown. See `geometry.articulation`."""
-    crops: Sequence[bytes]
-    """T JPEG pictures of the aligned crop."""
+    crops: Sequence[bytes] | NDArray[np.uint8]
+    """T pictures of the aligned crop: JPEGs, or RGB (T, S, S, 3) that nobody may change. None when packed without."""
     variants: Sequence[Variant]
     """The speech, encoded; the first is unchanged. None without speech."""
     feature_rate: float
 
     def crop(self, frame: int) -> NDArray[np.uint8]:
         """(S, S, 3) RGB aligned crop of one frame."""
-        data = np.frombuffer(self.crops[frame], np.uint8)
+        stored = self.crops[frame]
+        if not isinstance(stored, bytes):
+            return np.asarray(stored, np.uint8)
+        data = np.frombuffer(stored, np.uint8)
         picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if len(data) else None
         if picture is None:
             raise InputError(f"clip {self.clip_id}: crop {frame} is not a readable picture")
@@ -118,6 +125,9 @@ class ClipInfo:
     spoken: bool
     speech_encoder: str
     feature_size: int
+    has_pictures: bool = True
+    is_packed: bool = False
+    """`shard_uri` is a split of a packed data set."""
 
 
 INFO_COLUMNS = ("clip_id", "speaker", "frames", "frame_rate", "crop_size", "spoken", "speech_encoder", "feature_size")
@@ -134,11 +144,15 @@ def write_clips(uri: str, rows: Iterable[dict[str, object]]) -> None:
 
 
 def list_clips(data_uri: str, split: str) -> list[ClipInfo]:
-    """Every clip of one split of a data set, in the order of shards and rows.
+    """Every clip of one split of a data set, packed or in shards, in the order of shards and rows.
 
     Raises:
         InputError: there is no shard, or one isn't what CLIP_SCHEMA says; names the file and the column.
     """
+    if packed.read_index(data_uri) is not None:
+        rows = packed.read_rows(data_uri, split, [*INFO_COLUMNS, "has_pictures"])
+        uri = packed.split_uri(data_uri, split)
+        return [ClipInfo(shard_uri=uri, row=number, is_packed=True, **row) for number, row in enumerate(rows)]
     folder = storage.join(data_uri, split)
     shards = sorted(uri for uri in storage.list_files(folder) if uri.endswith(".parquet"))
     if not shards:
@@ -149,6 +163,8 @@ def list_clips(data_uri: str, split: str) -> list[ClipInfo]:
 def read_clip(info: ClipInfo) -> Clip:
     """Read one clip; raises InputError naming shard, row and column where it doesn't hold what it says."""
     where = f"{info.shard_uri}: row {info.row}"
+    if info.is_packed:
+        return _read_packed(info, where)
     with _opened(info.shard_uri) as file:
         row = file.read_row_group(info.row).to_pylist()[0]
     frames, size = info.frames, info.feature_size
@@ -165,6 +181,25 @@ def read_clip(info: ClipInfo) -> Clip:
         articulation=float(row["articulation"]),
         crops=row["crops"],
         variants=[_variant(value, size, f"{where}: features") for value in row["features"]],
+        feature_rate=float(row["feature_rate"]),
+    )
+
+
+def _read_packed(info: ClipInfo, where: str) -> Clip:
+    row = packed.read_row(info.shard_uri, info.row)
+    arrays = packed.unpack(info.shard_uri, row, where)
+    pairs = zip(row["speeds"], arrays.features, strict=True)
+    return Clip(
+        clip_id=info.clip_id,
+        speaker=info.speaker,
+        frame_rate=info.frame_rate,
+        crop_size=info.crop_size,
+        landmarks=arrays.landmarks,
+        transforms=arrays.transforms,
+        neutral=_array(row["neutral"], np.float32, (478, 3), f"{where}: neutral"),
+        articulation=float(row["articulation"]),
+        crops=arrays.pictures,
+        variants=[Variant(speed=speed, features=features) for speed, features in pairs],
         feature_rate=float(row["feature_rate"]),
     )
 

@@ -98,8 +98,8 @@ class ImageTask:
         self._geometry: WeakKeyDictionary[Clip, Geometry] = WeakKeyDictionary()
 
     def usable(self, clip: ClipInfo) -> bool:
-        """Whether a clip has another frame to be the reference."""
-        return clip.frames > 1
+        """Whether a clip has pictures, and another frame to be the reference."""
+        return clip.has_pictures and clip.frames > 1
 
     def prepare(self, clips: Sequence[ClipInfo]) -> None:
         """Clips are read as they are drawn."""
