@@ -18,10 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dreamhead.errors import ConfigError, DreamheadError
+from dreamhead.errors import ConfigError, DreamheadError, WeightsUnavailableError
+from dreamhead.models.perceptual import default_weights
 from dreamhead.training.packed import INDEX
 from dreamhead.training.packing import Packed, Packing, pack
-from dreamhead.training.settings import IMAGE, STAGES
+from dreamhead.training.settings import IMAGE, MIXER, STAGES
 from scripts.bare_site import PACKAGES, make_site, pinned
 
 ROOT = Path(__file__).parents[1]
@@ -30,6 +31,8 @@ LIMIT_BYTES = 64 * 2**20
 RESERVE_BYTES = 256 * 1024
 """Left free: the manifest, and what git lists tomorrow."""
 CRF = 18
+PERCEPTUAL = "vgg16_features.safetensors"
+"""As configs/gpu.yaml names it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("data", nargs="?", default="", metavar="DATA", help="prepared data set; none: packages only")
     parser.add_argument("--out", type=Path, default=ROOT / ".gpu", help="folder to make; default: .gpu in the checkout")
-    parser.add_argument("--stage", action="append", choices=STAGES, help=f"what the data serves; default: {IMAGE}")
+    parser.add_argument("--stage", action="append", choices=(*STAGES, MIXER), help=f"what the data serves; default: {IMAGE}")
     parser.add_argument("--crf", type=int, default=CRF, help=f"loss of the pictures, more is smaller; default: {CRF}")
     parser.add_argument("--picture-step", type=int, default=1, metavar="N", help="keep every Nth picture")
     parser.add_argument("--variants", type=int, default=2, metavar="N", help="most encodings of a clip's speech")
@@ -72,10 +75,23 @@ def _make(arguments: argparse.Namespace) -> None:
     manifest: dict[str, Any] = {**_commit(), "site": {"python": arguments.python, "bytes": site, "versions": versions}}
     _show("site.tar.xz", site, ", ".join(f"{name} {version}" for name, version in versions.items()))
     _remove_data(out / "data")
+    _bring_perceptual(arguments, out / PERCEPTUAL)
     if arguments.data:
-        manifest["data"] = _pack_data(arguments, out / "data", budget - site)
+        manifest["data"] = _pack_data(arguments, out / "data", budget - folder_bytes(out))
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     _show_total(out, beside, budget)
+
+
+def _bring_perceptual(arguments: argparse.Namespace, target: Path) -> None:
+    """What the mixer's loss sees pictures with, where the mixer is trained."""
+    target.unlink(missing_ok=True)
+    if MIXER not in (arguments.stage or []):
+        return
+    source = default_weights()
+    if not source.is_file():
+        raise WeightsUnavailableError(f"{source}: no such file; scripts/make_perceptual makes it")
+    shutil.copyfile(source, target)
+    _show(target.name, target.stat().st_size, "for the perceptual loss")
 
 
 def _pack_data(arguments: argparse.Namespace, target: Path, budget: int) -> dict[str, Any]:

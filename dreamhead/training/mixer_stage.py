@@ -73,7 +73,7 @@ class MixerTask:
 
     def usable(self, clip: ClipInfo) -> bool:
         """Whether a clip has pictures, and other frames to be the references."""
-        return clip.frames > 2 * OWN_S[1] * clip.frame_rate
+        return clip.has_pictures and clip.frames > 2 * OWN_S[1] * clip.frame_rate
 
     def prepare(self, clips: Sequence[ClipInfo]) -> None:
         """Read all training clips onto the device."""

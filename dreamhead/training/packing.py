@@ -18,7 +18,7 @@ from dreamhead.training.dataset import SPLITS, Clip, ClipInfo, list_clips, read_
 from dreamhead.training.packed import FORM, INDEX, PACKED_SCHEMA, PackedIndex, pack_array, split_uri, to_points
 from dreamhead.training.picture_cache import Part
 from dreamhead.training.picture_video import encode_pictures, join_videos
-from dreamhead.training.settings import AUTOENCODER, IMAGE, LANDMARKS
+from dreamhead.training.settings import AUTOENCODER, IMAGE, LANDMARKS, MIXER
 
 PART_FRAMES = 1000
 """A part is decoded by one core; it ends with the clip that reaches so many frames."""
@@ -125,7 +125,7 @@ def thinned(clip: Clip, step: int) -> Clip:
 
 
 def _wants_pictures(packing: Packing) -> bool:
-    return IMAGE in packing.stages or AUTOENCODER in packing.stages
+    return bool({IMAGE, AUTOENCODER, MIXER}.intersection(packing.stages))
 
 
 def _serves(info: ClipInfo, packing: Packing) -> bool:
