@@ -299,7 +299,8 @@ def _compared(
     ours: NDArray[np.uint8], truth: NDArray[np.uint8], mouth: NDArray[np.float32], task: MixerTask
 ) -> list[dict[str, float]]:
     """Figures of (B, H, W, 3) pictures where (B, H, W) mouth is."""
-    both = [torch.from_numpy(part).to(task.device).permute(0, 3, 1, 2).float() / 127.5 - 1 for part in (ours, truth)]
+    # Copied, since packed pictures can't be written to.
+    both = [torch.tensor(part, device=task.device).permute(0, 3, 1, 2).float() / 127.5 - 1 for part in (ours, truth)]
     weight = torch.from_numpy(mouth).to(task.device)[:, None]
     distances = task.distance(*both, weight).tolist()
     return [
