@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamhead.evaluation.metrics import weighted_psnr
+from dreamhead.faces import topology
 from dreamhead.faces.warp import mesh
 from dreamhead.models.perceptual import PerceptualDistance
 from dreamhead.models.reference_mixer import Mixture, ReferenceMixer
@@ -100,7 +101,8 @@ class MixerTask:
         """The numbers of `Drawn` for one frame, frames counted from the clip's first in the store."""
         face, change = self._face(clip), self._settings.augmentation
         frame = int(generator.integers(len(face.landmarks)))
-        chosen = _drawn_references(face, frame, self._settings.references, generator)
+        shut = generator.random() < change.shut_share
+        chosen = _drawn_references(face, frame, self._settings.references, generator, shut)
         first = self._first[clip.clip_id]
         few = generator.random() < change.few_share
         kept = int(generator.integers(1, self._settings.references)) if few else self._settings.references
@@ -232,16 +234,30 @@ def colour_matrix(generator: np.random.Generator, strength: float) -> NDArray[np
     return np.asarray(gain * (grey + saturation * (np.eye(3) - grey)) @ hue, np.float32)
 
 
-def _drawn_references(face: Face, frame: int, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """(count + 1,) frames of the clip: the nearest mouths of some, then one nearby that stands in for the frame."""
+def _drawn_references(
+    face: Face, frame: int, count: int, generator: np.random.Generator, shut: bool = False
+) -> NDArray[np.int64]:
+    """(count + 1,) frames of the clip: the nearest mouths of some, then one nearby that stands in for the frame.
+
+    Args:
+        shut: draw from the most shut quarter only.
+    """
     rate, frames = face.clip.frame_rate, np.arange(len(face.lips))
     apart = np.abs(frames - frame)
     others = np.flatnonzero(apart >= min(APART_S * rate, apart.max()))
+    if shut:
+        others = others[np.argsort(_gaps(face)[others], kind="stable")][: max(1, len(others) // 4)]
     few = generator.choice(others, min(len(others), CANDIDATES), replace=False)
     chosen = nearest(face, frame, few)[:count]
     chosen = np.concatenate([chosen, np.repeat(chosen[:1], count - len(chosen))])
     near = np.flatnonzero((apart >= max(1, OWN_S[0] * rate)) & (apart <= max(1, OWN_S[1] * rate)))
     return np.append(chosen, generator.choice(near) if len(near) else others[0]).astype(np.int64)
+
+
+def _gaps(face: Face) -> NDArray[np.float32]:
+    """(T,) between the lips' middles, pixels of the crop."""
+    upper, lower = (face.landmarks[:, point, :2] for point in (topology.UPPER_LIP_MIDDLE, topology.LOWER_LIP_MIDDLE))
+    return np.linalg.norm(lower - upper, axis=1).astype(np.float32)
 
 
 def _distances(face: Face, frame: int, chosen: NDArray[np.int64]) -> NDArray[np.float32]:

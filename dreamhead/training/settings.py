@@ -156,6 +156,8 @@ class MixerAugmentation(Section):
     """Standard deviation of errors like those of predicted landmarks, in units of eye distance."""
     few_share: float = Field(default=0.2, ge=0, le=1)
     """Share of examples that have fewer references than there may be."""
+    shut_share: float = Field(default=0.15, ge=0, le=1)
+    """Share of examples whose references are the most shut mouths of the clip: what they don't show is to be added."""
     own_share: float = Field(default=0.6, ge=0, le=1)
     """Share of examples that see the frame itself too, as when dubbing."""
 

@@ -24,6 +24,8 @@ def train_stage(plan: Plan, device: torch.device, watcher: Watcher) -> None:
     Raises:
         TrainingError, KeyboardInterrupt: as `loop.train`.
     """
+    # All batches of a training are of one shape: the fastest convolutions for it are looked for once.
+    torch.backends.cudnn.benchmark = device.type == "cuda"
     crew = Crew.joined(device, plan.settings.workers.parallel)
     folder = RunFolder(plan.folder_uri)
     _check_shared(folder)

@@ -166,6 +166,17 @@ def test_references_are_of_the_same_clip_and_not_the_frame(task: MixerTask, clip
         assert made["present"][0]
 
 
+def test_shut_references_are_those_of_the_most_shut_quarter(task: MixerTask, clip: Clip) -> None:
+    shut = MixerStage.model_validate({**task._settings.model_dump(), "augmentation": {"shut_share": 1}})
+    face = face_of(clip)
+    gaps = np.linalg.norm(face.landmarks[:, 13, :2] - face.landmarks[:, 14, :2], axis=1)
+    first = task._first[clip.clip_id]
+    before, task._settings = task._settings, shut
+    drawn_ones = [task.example(clip, np.random.default_rng(seed))["references"][:-1] - first for seed in range(10)]
+    task._settings = before
+    assert gaps[np.concatenate(drawn_ones)].max() <= np.quantile(gaps, 0.4)
+
+
 def test_the_loss_falls(task: MixerTask, toy_clips: list[Clip]) -> None:
     batch = batch_of(task, usable(toy_clips), size=2)
     before = losses(task, batch)
