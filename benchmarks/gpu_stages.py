@@ -47,7 +47,7 @@ SHARED = "1920x1080"
 """Size that several processes render at once."""
 PROCESSES, TOY_PROCESSES = (1, 2, 4, 8, 16), (1, 2)
 SHARED_S, TOY_SHARED_S = 5.0, 1.0
-READY_S = 120.0
+READY_S, TOY_READY_S = 120.0, 600.0
 SECTIONS = ("decode", "example", "networks", "paste", "encode", "rest")
 LEAST_CHANGE = 1.0
 """Mean difference of a dubbed mouth's pixels, in levels; no less would be worth the name."""
@@ -272,7 +272,7 @@ def shared(carried: Path, folder: Path, results: Results, toy: bool) -> None:
     with ExitStack() as stack:
         crew = [stack.enter_context(_Worker(n, carried, shared_folder, toy)) for n in range(max(counts))]
         for worker in crew:
-            worker.answer()
+            worker.answer(TOY_READY_S if toy else READY_S)
         for count in counts:
             if results.lacks_time(f"{count} processes at once", seconds + 2):
                 continue
