@@ -12,6 +12,7 @@
     - DiskFullError      a disk is full; the run ends, since every job would fail likewise
   x CheckpointError      a checkpoint directory is incomplete or its digests don't match
     - WeightsUnavailableError  others' weights are neither given, nor installed, nor downloadable
+  x DeviceMemoryError    not even one item fits the GPU's memory
   x TrainingError        a training can't start or go on as it is told to
   x ClusterError         the pools don't fit the cluster, or the run made no progress
 """
@@ -63,6 +64,10 @@ class CheckpointError(DreamheadError):
 
 class WeightsUnavailableError(CheckpointError):
     """Others' weights are neither given by path, nor installed, nor downloadable."""
+
+
+class DeviceMemoryError(DreamheadError):
+    """Not even one item fits the GPU's memory; says how much is free and what to set."""
 
 
 class TrainingError(DreamheadError):

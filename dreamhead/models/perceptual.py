@@ -44,6 +44,7 @@ class PerceptualDistance(nn.Module):
             raise WeightsUnavailableError(f"{path}: no such file; scripts/make_perceptual makes it")
         self.blocks = nn.ModuleList(_block(number) for number in range(len(LAYERS)))
         self._load(load_file(path))
+        self.mean: Tensor
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
         self.requires_grad_(False).eval()
 
@@ -66,10 +67,10 @@ class PerceptualDistance(nn.Module):
 
     def _load(self, stored: dict[str, Tensor]) -> None:
         for number, block in enumerate(self.blocks, start=1):
-            convolutions = [layer for layer in block if isinstance(layer, nn.Conv2d)]  # type: ignore[union-attr]
+            convolutions = [layer for layer in block.modules() if isinstance(layer, nn.Conv2d)]
             for place, layer in enumerate(convolutions):
-                layer.weight.data.copy_(stored[f"{number}.{place}.weight"])
-                layer.bias.data.copy_(stored[f"{number}.{place}.bias"])  # type: ignore[union-attr]
+                values = {name: stored[f"{number}.{place}.{name}"].float() for name in ("weight", "bias")}
+                layer.load_state_dict(values)
 
 
 def _block(number: int) -> nn.Sequential:
@@ -89,5 +90,5 @@ def _mean(difference: Tensor, weight: Tensor | None) -> Tensor:
     """(B,) mean of (B, 1, h, w)."""
     if weight is None:
         return difference.mean(dim=(1, 2, 3))
-    small = nn.functional.adaptive_avg_pool2d(weight, difference.shape[-2:])
+    small = nn.functional.adaptive_avg_pool2d(weight, (difference.shape[-2], difference.shape[-1]))
     return (difference * small).sum(dim=(1, 2, 3)) / small.sum(dim=(1, 2, 3)).clamp_min(1e-6)

@@ -95,12 +95,13 @@ class ReferenceMixer(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.enlarge = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
         self.weigh_reference, self.weigh_whole = nn.Conv2d(fine, fine, 1), nn.Conv2d(fine, fine, 1)
         self.weigh = nn.Conv2d(fine, 2, 1)
-        self.add = nn.Sequential(nn.SiLU(), nn.Conv2d(fine, 3 * 4, 3, padding=1), nn.PixelShuffle(2))
+        added = nn.Conv2d(fine, 3 * 4, 3, padding=1)
+        self.add = nn.Sequential(nn.SiLU(), added, nn.PixelShuffle(2))
         # A fresh network believes the nearest mouth: its details, and a mean that leans to it.
         self.lean = nn.Parameter(torch.tensor([0.3, 2.0]))
-        for layer in (self.weigh, self.add[1]):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for layer in (self.weigh, added):
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
 
     def encode(self, pictures: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
         """Features of references before they are moved; they can be kept.
@@ -200,14 +201,15 @@ def _marks(moved: Moved) -> Tensor:
 
 def _shrunk(marks: Tensor, side: int) -> Tensor:
     factor = marks.shape[-1] // side
-    return nn.functional.avg_pool2d(marks.flatten(0, 1), factor).unflatten(0, marks.shape[:2])
+    small = nn.functional.avg_pool2d(marks.flatten(0, 1), factor)
+    return small.view(*marks.shape[:3], side, side)
 
 
 def _flat(layer: nn.Module, pictures: Tensor) -> Tensor:
     """A layer of pictures on (B, K, C, H, W)."""
     flat = pictures.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    result: Tensor = layer(flat).unflatten(0, pictures.shape[:2])
-    return result
+    found: Tensor = layer(flat)
+    return found.reshape(*pictures.shape[:2], *found.shape[1:])
 
 
 def _chosen(layer: nn.Module, compared: Tensor, present: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def sources(corners: Tensor, vertices: Tensor, weights: Tensor, points: Tensor) 
     """
     count, pixels = corners.shape[1], vertices.shape[1]
     flat = vertices.flatten(1)[:, None, :, None].expand(-1, count, -1, 2)
-    found = corners.gather(2, flat).unflatten(2, (pixels, 3))
+    found = corners.gather(2, flat).view(*corners.shape[:2], pixels, 3, 2)
     moved = (found * weights[:, None, :, :, None]).sum(dim=3)
     outside = weights.abs().sum(dim=-1) == 0
     return torch.where(outside[:, None, :, None], points[:, None], moved)
@@ -100,7 +100,7 @@ def blurred(pictures: Tensor, sigma: float) -> Tensor:
 def _corners(corners: Tensor, chosen: Tensor) -> Tensor:
     """(B, P, 3, 2) places of (B, P, 3) vertices."""
     flat = chosen.flatten(1).unsqueeze(-1).expand(-1, -1, 2)
-    return corners.gather(1, flat).unflatten(1, (chosen.shape[1], 3))
+    return corners.gather(1, flat).view(*chosen.shape, 2)
 
 
 def _areas(corners: Tensor, triangles: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ frame rate nor how a video was cut into chunks changes where the mouth is at a g
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from dreamhead.diffusion.objective import make_scheduler
 from dreamhead.diffusion.sampling import keyed_noise, sample
 from dreamhead.faces import topology
 from dreamhead.models.landmark_denoiser import LandmarkDenoiser
+from dreamhead.pipelines.memory import Fitting
 from dreamhead.records import SpeechTrack
 
 TICK_RATE = 25.0
@@ -33,6 +35,7 @@ TYPICAL_ARTICULATION = 0.33
 MUMBLING = 0.03, 0.09
 """Articulation up to which a speaker is taken to be silent, and from which to be speaking."""
 GAINS = 0.4, 1.5
+ADVICE = "let fewer processes share the GPU (pools.landmarks.num_gpus), free its memory, or set device: cpu"
 
 Floats = NDArray[np.floating[Any]]
 
@@ -75,6 +78,9 @@ class AudioToLandmarks:
 
         Returns:
             (T, K, 3) canonical positions of `topology.lower_face()`.
+
+        Raises:
+            DeviceMemoryError: not even one window fits the GPU's memory.
         """
         ticks = times_s * TICK_RATE
         first, last = int(np.floor(ticks.min())), int(np.ceil(ticks.max()))
@@ -94,7 +100,7 @@ class AudioToLandmarks:
         """(stop - first, K, 3) residuals: overlapping windows of the absolute grid, cross-faded."""
         numbers = range(_window_before(first), _window_before(stop - 1) + 2)
         starts = [number * HOP - (WINDOW - HOP) for number in numbers]
-        windows = self._denoise(speech, starts, lower, seed)
+        windows = self._denoised(speech, starts, lower, seed)
         total = np.zeros((stop - first, *windows.shape[2:]))
         weight = np.zeros((stop - first, 1, 1))
         fade = _fade()
@@ -106,6 +112,18 @@ class AudioToLandmarks:
                 weight[low - first : high - first] += part
         blended: Floats = total / weight
         return blended
+
+    def _denoised(self, speech: SpeechTrack, starts: list[int], lower: Tensor, seed: int) -> Floats:
+        """(N, WINDOW, K, 3) residuals of N windows, as many of them at once as fit the device."""
+        fitting = Fitting(len(starts), f"landmarks of windows of {WINDOW} ticks", self._model.device, ADVICE)
+        found: list[Floats] = []
+        while starts:
+            some = starts[: fitting.at_once]
+            residual = fitting.tried(partial(self._denoise, speech, some, lower, seed), len(some))
+            if residual is not None:
+                found.append(residual)
+                starts = starts[len(some) :]
+        return np.concatenate(found)
 
     def _denoise(self, speech: SpeechTrack, starts: list[int], lower: Tensor, seed: int) -> Floats:
         """(N, WINDOW, K, 3) residuals of N windows."""

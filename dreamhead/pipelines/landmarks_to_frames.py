@@ -8,8 +8,9 @@ paints what no warp can, and says where its painting is better than the warped p
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from dreamhead.faces.reference import choose_references
 from dreamhead.faces.warp import STRETCH_LIMIT, displacement, warp
 from dreamhead.models.latent_denoiser import FACTOR, LatentDenoiser
 from dreamhead.pipelines.example import DETAIL_SIGMA, Example, Reference, make_example, painted_rows, tell, with_skin
+from dreamhead.pipelines.memory import Fitting
 from dreamhead.records import ShotAnalysis
 
 START = 0.6
@@ -38,6 +40,7 @@ TORN = 0.5, 1.5
 """log2 of the stretch up to which a warp's details are kept, and from which the painting's are taken."""
 STRETCH_CHANNEL = 6
 """Of the guides."""
+ADVICE = "let fewer processes share the GPU (pools.render.num_gpus), free its memory, or set device: cpu"
 
 Picture = NDArray[np.uint8]
 Floats = NDArray[np.floating[Any]]
@@ -62,6 +65,7 @@ class LandmarksToFrames:
         self._apart = apart
         self._scheduler = make_scheduler()
         self._half = use_bfloat16(settings.precision, model.device)
+        self._fitting = Fitting(settings.batch_size, f"rendering crops of {size}x{size} pixels", model.device, ADVICE)
 
     @classmethod
     def from_checkpoint(
@@ -82,6 +86,8 @@ class LandmarksToFrames:
     ) -> Iterator[Picture]:
         """One frame out for each frame in, in order; at most `batch_size` are held.
 
+        A batch that doesn't fit the GPU's memory is halved, and all that follow are as small.
+
         Args:
             frames: T frames (H, W, 3) RGB.
             source_indices: T numbers of the frames in the source, inside the shot.
@@ -89,11 +95,20 @@ class LandmarksToFrames:
             shot: of all these frames.
             targets: (T, K, 3) canonical lower faces.
             seed: of the noise, the same map for all frames of a job against flicker.
+
+        Raises:
+            DeviceMemoryError: not even one frame fits.
         """
         references = self._references(shot, targets, strength, np.asarray(source_indices))
         rows = zip(frames, source_indices, strength, targets, references, strict=True)
-        while batch := list(islice(rows, self._settings.batch_size)):
-            yield from self._batch(batch, shot, seed)
+        waiting: list[Any] = []
+        while waiting := [*waiting, *islice(rows, max(0, self._fitting.at_once - len(waiting)))]:
+            batch = waiting[: self._fitting.at_once]
+            made = self._made(batch, shot)
+            painted = self._fitting.tried(partial(self._painted, made, seed), max(1, len(made)))
+            if painted is not None:
+                waiting = waiting[len(batch) :]
+                yield from self._pasted(batch, made, painted)
 
     def mask(self, shot: ShotAnalysis, frame: int) -> NDArray[np.float32]:
         """(S, S) opacity of the dubbed region of one frame of the source."""
@@ -112,23 +127,28 @@ class LandmarksToFrames:
             return np.zeros((len(targets), 1), np.int64)
         return choose_references(shot, targets, self._settings.references, frames, self._apart)
 
-    def _batch(self, rows: list[Any], shot: ShotAnalysis, seed: int) -> Iterator[Picture]:
+    def _made(self, rows: list[Any], shot: ShotAnalysis) -> "list[_Made]":
+        """What is known of each row that is dubbed."""
         chosen = [row for row in rows if row[2] > 0]
         places = [_Place.of(shot, int(row[1]), float(row[2]), row[3], self._size) for row in chosen]
-        made = [
-            self._example(extract(row[0], place.transform, self._size), place, shot, row[4])
+        return [
+            _Made(place, *self._example(extract(row[0], place.transform, self._size), place, shot, row[4]))
             for row, place in zip(chosen, places, strict=True)
         ]
-        examples = [example for example, _ in made]
-        painted = iter(self.paint(examples, seed) if examples else np.empty((0, 0, 0, 3), np.float32))
-        place_of = iter(zip(places, made, strict=True))
+
+    def _painted(self, made: "list[_Made]", seed: int) -> NDArray[np.float32]:
+        examples = [its.example for its in made]
+        return self.paint(examples, seed) if examples else np.empty((0, 0, 0, 3), np.float32)
+
+    def _pasted(self, rows: list[Any], made: "list[_Made]", painted: NDArray[np.float32]) -> Iterator[Picture]:
+        dubbed = iter(zip(made, painted, strict=True))
         for frame, _, strength, _, _ in rows:
             if strength <= 0:
                 yield frame
                 continue
-            place, (example, moved) = next(place_of)
-            opacity = example.mask * np.float32(min(1.0, 2 * strength))
-            yield paste(frame, next(painted), opacity, place.transform, moved)
+            its, crop = next(dubbed)
+            opacity = its.example.mask * np.float32(min(1.0, 2 * strength))
+            yield paste(frame, crop, opacity, its.place.transform, its.moved)
 
     def _example(
         self, crop: Picture, place: "_Place", shot: ShotAnalysis, numbers: NDArray[np.int64]
@@ -174,6 +194,14 @@ class _Place:
         canonical[0, points] += share * (lower - canonical[0, points])
         target = pose.to_pixels(canonical)[0]
         return cls(pose, transform, apply_transform(transform, landmarks), apply_transform(transform, target))
+
+
+class _Made(NamedTuple):
+    """What is known of one frame before it is painted."""
+
+    place: _Place
+    example: Example
+    moved: Moved | None
 
 
 def use_bfloat16(precision: str, device: torch.device) -> bool:

@@ -111,7 +111,7 @@ class MouthMixer:
         is_own = np.zeros((count, columns), bool)
         is_own[:, -1] = True
 
-        def on_device(values: Floats) -> Tensor:
+        def on_device(values: NDArray[np.generic]) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
         return Drawn(

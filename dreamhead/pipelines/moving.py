@@ -147,8 +147,8 @@ def make_examples(
         places = _places(store, triangles, drawn, generator)
         pictures = _moved_pictures(store, triangles, drawn, places)
         windows, images = _windows(store, drawn)
-    features = _moved_features(encode(windows, images), places)
-    moved = Moved(pictures, *features, places.stretch[:, :, None], drawn.distance, drawn.own, drawn.present)
+    fine, coarse = _moved_features(encode(windows, images), places)
+    moved = Moved(pictures, fine, coarse, places.stretch[:, :, None], drawn.distance, drawn.own, drawn.present)
     with torch.no_grad():
         return _examples(store, drawn, moved)
 
@@ -173,8 +173,8 @@ def _places(store: FaceStore, triangles: Tensor, drawn: Drawn, generator: torch.
     index = store.index[drawn.frames].flatten(1).long()
     points = pixel_grid(side, side, corners.device).flatten(0, 1) + store.corners[drawn.frames][:, None]
     found = sources(corners, *barycentric(target, triangles, index, points), points)
-    crop = found.unflatten(2, (side, side))
-    stretched = stretch(target, corners, triangles, index).unflatten(2, (side, side))
+    crop = found.view(batch, count, side, side, 2)
+    stretched = stretch(target, corners, triangles, index).view(batch, count, side, side)
     window = crop - store.corners[drawn.references][:, :, None, None]
     # A mirrored example is made of mirrored pictures: both ends of the map turn round.
     flip = drawn.mirrored[:, None, None, None]
@@ -191,12 +191,12 @@ def _mirrored_map(places: Tensor, size: int, flip: Tensor) -> Tensor:
 
 def _moved_pictures(store: FaceStore, triangles: Tensor, drawn: Drawn, places: _Places) -> Tensor:
     """(B, K, 3, W, W) moved, matched to the frame's colours, and changed."""
-    batch, count = drawn.references.shape
+    count = drawn.references.shape[1]
     flip = drawn.mirrored[:, None].expand(-1, count).flatten()
     crops = _mirror(_pixels(store.pictures[drawn.references.flatten()]), flip)
     moved = sample(crops, places.crop.flatten(0, 1))
     change = _colour_change(store, triangles, drawn, places, crops)
-    moved = (moved + change).unflatten(0, (batch, count))
+    moved = _split(moved + change, count)
     return _coloured(moved, drawn.colour[:, None])
 
 
@@ -209,14 +209,14 @@ def _colour_change(store: FaceStore, triangles: Tensor, drawn: Drawn, places: _P
     points = points.flatten(0, 1).expand(batch, -1, -1)
     index = store.coarse_index[drawn.frames].flatten(1).long()
     target = store.vertices[drawn.frames]
-    crop = sources(places.corners, *barycentric(target, triangles, index, points), points).unflatten(2, (side, side))
-    crop = _mirrored_map(crop, size, drawn.mirrored[:, None, None, None])
+    crop = sources(places.corners, *barycentric(target, triangles, index, points), points)
+    crop = _mirrored_map(crop.view(batch, count, side, side, 2), size, drawn.mirrored[:, None, None, None])
     frames = _mirror(_pixels(store.pictures[drawn.frames]), drawn.mirrored)
     wanted = nn.functional.avg_pool2d(frames, COARSE)[:, None]
     ring = _mirror(store.ring[drawn.frames][:, None].float() / 255, drawn.mirrored)[:, None].expand(
         -1, count, -1, -1, -1
     )
-    there = sample(crops, crop.flatten(0, 1), "bilinear").unflatten(0, (batch, count))
+    there = _split(sample(crops, crop.flatten(0, 1), "bilinear"), count)
     known = torch.cat([ring * (wanted - there), ring], dim=2).flatten(0, 1)
     known = blurred(known, size * MATCH_SIGMA / COARSE)
     change = known[:, :3] / (known[:, 3:] + UNSURE)
@@ -236,9 +236,7 @@ def _windows(store: FaceStore, drawn: Drawn) -> tuple[Tensor, Tensor]:
     """(B K, 3, W, W) pictures of the references' windows and their landmark images, in -1..1."""
     flat = drawn.references.flatten()
     flip = drawn.mirrored[:, None].expand_as(drawn.references).flatten()
-    pictures = _coloured(
-        _mirror(_window(store, flat), flip).unflatten(0, drawn.references.shape), drawn.colour[:, None]
-    )
+    pictures = _coloured(_split(_mirror(_window(store, flat), flip), drawn.references.shape[1]), drawn.colour[:, None])
     return pictures.flatten(0, 1), _mirror(_pixels(store.drawn[flat]), flip)
 
 
@@ -250,13 +248,13 @@ def _window(store: FaceStore, frames: Tensor) -> Tensor:
 
 
 def _moved_features(levels: tuple[Tensor, Tensor], places: _Places) -> list[Tensor]:
-    batch, count = places.window.shape[:2]
+    count = places.window.shape[1]
     moved = []
     grid = places.window.flatten(0, 1).permute(0, 3, 1, 2)
     for level, features in enumerate(levels):
         factor = 2 ** (level + 1)
         small = (nn.functional.avg_pool2d(grid, factor).permute(0, 2, 3, 1) + 0.5) / factor - 0.5
-        moved.append(sample(features.float(), small, "bilinear").unflatten(0, (batch, count)))
+        moved.append(_split(sample(features.float(), small, "bilinear"), count))
     return moved
 
 
@@ -268,6 +266,11 @@ def _examples(store: FaceStore, drawn: Drawn, moved: Moved) -> Examples:
     image = _mirror(_pixels(store.drawn[frames]), flip)
     guides = torch.cat([image, target * (mask <= 0), mask * 2 - 1, mouth * 2 - 1], dim=1)
     return Examples(moved, guides, target, mask, mouth, image)
+
+
+def _split(pictures: Tensor, count: int) -> Tensor:
+    """(B K, C, H, W) -> (B, K, C, H, W)."""
+    return pictures.reshape(-1, count, *pictures.shape[1:])
 
 
 def _pixels(pictures: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from dreamhead.errors import DreamheadError, TrainingError
+from dreamhead.pipelines.memory import free_memory, is_out_of_memory
 from dreamhead.training.clips import Batch, ClipPool, step_batches
 from dreamhead.training.dataset import Clip, ClipInfo, read_clip
 from dreamhead.training.journal import Journal, opened
@@ -166,7 +167,7 @@ class _Trainer:
             last = number == len(parts) - 1
             # Shares may differ by one example: each counts as much as every other of the batch.
             share = len(part.clips) * crew.size / settings.batch_size
-            with self._network.meeting(last):
+            with self._network.meeting(last), self._fitting(step, part):
                 loss, its = self._loss(step, number, part)
                 (loss * share).backward()  # type: ignore[no-untyped-call]
             for name, value in {"loss": float(loss.detach()), **its}.items():
@@ -190,7 +191,7 @@ class _Trainer:
         if not self._settings.minutes:
             return 0.0
         share = (time.monotonic() - self._began_s) / (60 * self._settings.minutes)
-        return min(1.0, self._crew.gather(share)[0])
+        return float(min(1.0, self._crew.gather(share)[0]))
 
     def _rate(self, step: int) -> float:
         settings = self._settings
@@ -198,7 +199,21 @@ class _Trainer:
             # How many steps there will be isn't known.
             rising = min(1.0, (step + 1) / max(1, settings.warmup_steps))
             return settings.learning_rate * rising * 0.5 * (1 + math.cos(math.pi * self._task.progress))
-        return settings.learning_rate * self._share_of_rate(step)
+        return float(settings.learning_rate * self._share_of_rate(step))
+
+    @contextmanager
+    def _fitting(self, step: int, part: Batch) -> Iterator[None]:
+        """Say what to set where a part of a step doesn't fit the GPU's memory."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            memory, now = free_memory(self._crew.device), self._settings.accumulate
+            raise TrainingError(
+                f"step {step + 1}: {len(part.clips)} examples at once don't fit the GPU's memory, {memory}; "
+                f"set loop.accumulate above {now}, or lower loop.batch_size, now {self._settings.batch_size}"
+            ) from error
 
     def _loss(self, step: int, number: int, part: Batch) -> tuple[Tensor, dict[str, float]]:
         settings, device = self._settings, self._crew.device

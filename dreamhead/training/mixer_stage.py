@@ -63,7 +63,7 @@ class MixerTask:
         self.references = settings.references
         self.device = model.device
         distance = PerceptualDistance(perceptual or (Path(settings.perceptual) if settings.perceptual else None))
-        self.distance = distance.to(self.device, memory_format=torch.channels_last)
+        self.distance = distance.to(self.device)
         self._adversary = Adversary(settings.loss.critic_learning_rate, self.device)
         self.triangles = torch.from_numpy(mesh()).to(self.device)
         self._geometry: WeakKeyDictionary[Clip, Geometry] = WeakKeyDictionary()
@@ -257,11 +257,11 @@ def _drawn_references(
 def _gaps(face: Face) -> NDArray[np.float32]:
     """(T,) between the lips' middles, pixels of the crop."""
     upper, lower = (face.landmarks[:, point, :2] for point in (topology.UPPER_LIP_MIDDLE, topology.LOWER_LIP_MIDDLE))
-    return np.linalg.norm(lower - upper, axis=1).astype(np.float32)
+    return np.asarray(np.linalg.norm(lower - upper, axis=1), np.float32)
 
 
 def _distances(face: Face, frame: int, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
-    return np.linalg.norm(face.lips[chosen] - face.lips[frame], axis=1).astype(np.float32)
+    return np.asarray(np.linalg.norm(face.lips[chosen] - face.lips[frame], axis=1), np.float32)
 
 
 def _judged_row(face: Face, frame: int, count: int) -> Example:
@@ -298,7 +298,7 @@ def _warps(face: Face, frame: int, task: MixerTask) -> dict[str, float]:
     truth = face.clip.crop(frame)
     chosen = nearest(face, frame, far_references(face, frame))[:MERGED]
     references = [Reference(face.clip.crop(number), face.landmarks[number]) for number in chosen]
-    figures = {}
+    figures: dict[str, float] = {}
     for name, some in (("nearest_", references[:1]), ("merged_", references)):
         made = make_example(truth, some, face.landmarks[frame], face.mask(frame))
         rows = _compared(made.warped[None], truth[None], made.mouth[None], task)

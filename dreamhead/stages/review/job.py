@@ -15,7 +15,6 @@ from dreamhead import __version__, pretrained, storage
 from dreamhead.config import ReviewSettings
 from dreamhead.errors import DreamheadError, QualityError
 from dreamhead.evaluation.pictures import Shown, sheet
-from dreamhead.faces.detection import FaceDetector
 from dreamhead.records import Chunk, Job, Route, VideoInfo
 from dreamhead.stages.artefacts import load_arrays, load_shot, save_json
 from dreamhead.stages.prepare import PreparedJob
@@ -109,6 +108,9 @@ def _looks(job: Job, chunks: Sequence[Chunk], work: Work, output: VideoInfo) -> 
     stretches = list(choose_stretches(chunks, frames_wanted(frames, dubbed, settings), longest, strength))
     if not stretches:
         return
+    # MediaPipe takes seconds to import, and machines that only join or render lack it.
+    from dreamhead.faces.detection import FaceDetector
+
     with FaceDetector(pretrained.face_landmarker(work.settings.weights.face_landmarker)) as detector:
         for stretch in stretches:
             # The chunk's own note of this uri is of old where the work directory has moved.

@@ -1,7 +1,7 @@
 """Look at a stretch of a dub: find its face afresh, and compare lips and pixels with what was wanted and the source."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +10,14 @@ from dreamhead.evaluation import metrics
 from dreamhead.evaluation.pictures import Shown
 from dreamhead.faces import geometry, topology
 from dreamhead.faces.crop import apply_transform, extract, pose_mask
-from dreamhead.faces.detection import FaceDetector
 from dreamhead.media.video import read_frames
 from dreamhead.pipelines.example import mouth_region
 from dreamhead.records import ShotAnalysis, VideoInfo
 from dreamhead.stages.review.sample import Stretch
 from dreamhead.stages.source import Source
+
+if TYPE_CHECKING:
+    from dreamhead.faces.detection import FaceDetector
 
 Floats = NDArray[np.floating[Any]]
 Picture = NDArray[np.uint8]
@@ -63,7 +65,7 @@ def look_at(
     output: VideoInfo,
     shot: ShotAnalysis,
     targets: NDArray[np.float32],
-    detector: FaceDetector,
+    detector: "FaceDetector",
     *,
     every: int,
     feather: float,
