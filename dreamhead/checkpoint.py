@@ -92,7 +92,8 @@ class Checkpoint:
     @property
     def render_digest(self) -> str:
         """SHA-256 over what decides the pixels."""
-        return hashlib.sha256((self._digest_of(IMAGE) + self._digest_of(AUTOENCODER)).encode()).hexdigest()
+        parts = [IMAGE, AUTOENCODER, *([MIXER] if self.has_mixer else [])]
+        return hashlib.sha256("".join(self._digest_of(part) for part in parts).encode()).hexdigest()
 
     def landmark_denoiser(self, device: "torch.device") -> "LandmarkDenoiser":
         """The first stage's network, ready for inference."""

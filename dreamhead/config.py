@@ -61,8 +61,9 @@ class LandmarkSettings(Section):
 class RenderSettings(Section):
     """Landmarks to frames. A change here redoes rendering only."""
 
-    renderer: Literal["diffusion", "warp"] = "diffusion"
-    """`warp` moves the reference's own pixels along the landmarks and paints nothing."""
+    renderer: Literal["diffusion", "warp", "mixer"] = "diffusion"
+    """`warp` moves the reference's own pixels along the landmarks and paints nothing; `mixer` mixes several of them
+    and the frame's own by a network, which the checkpoint must have."""
     num_inference_steps: int = Field(default=1, ge=1)
     """Denoising steps; the base weights gain nothing from more, see their model card."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -9,6 +9,7 @@ from dreamhead.checkpoint import CheckpointConfig
 from dreamhead.models.autoencoder import FaceAutoencoder
 from dreamhead.models.landmark_denoiser import LandmarkDenoiser
 from dreamhead.models.latent_denoiser import LatentDenoiser
+from dreamhead.models.reference_mixer import ReferenceMixer
 
 CROP_SIZE = 64
 SPEECH_SIZE = 160
@@ -36,6 +37,15 @@ def autoencoder() -> FaceAutoencoder:
     """Autoencoder with four latent channels."""
     torch.manual_seed(0)
     return FaceAutoencoder(latent_channels=4, channels=(8, 16), blocks=(1, 1)).eval()
+
+
+def reference_mixer() -> ReferenceMixer:
+    """Mixes moved references, and adds a little noise."""
+    torch.manual_seed(0)
+    model = ReferenceMixer(48, (16, 16, 32))
+    torch.nn.init.normal_(model.weigh.weight, std=0.2)
+    torch.nn.init.normal_(model.add[1].weight, std=0.02)
+    return model.eval()
 
 
 def tiny_checkpoint(folder: Path, seed: int = 0) -> Path:

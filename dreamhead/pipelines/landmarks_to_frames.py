@@ -25,11 +25,13 @@ from dreamhead.diffusion.sampling import keyed_noise, sample
 from dreamhead.faces import geometry, topology
 from dreamhead.faces.crop import Moved, apply_transform, extract, paste, pose_mask
 from dreamhead.faces.geometry import Pose
-from dreamhead.faces.reference import choose_references
+from dreamhead.faces.reference import choose_references, mouth_shape
 from dreamhead.faces.warp import STRETCH_LIMIT, displacement, warp
 from dreamhead.models.latent_denoiser import FACTOR, LatentDenoiser
+from dreamhead.models.reference_mixer import ReferenceMixer
 from dreamhead.pipelines.example import DETAIL_SIGMA, Example, Reference, make_example, painted_rows, tell, with_skin
 from dreamhead.pipelines.memory import Fitting
+from dreamhead.pipelines.mixing import Face, Mouth, MouthMixer
 from dreamhead.records import ShotAnalysis
 
 START = 0.6
@@ -40,6 +42,10 @@ TORN = 0.5, 1.5
 """log2 of the stretch up to which a warp's details are kept, and from which the painting's are taken."""
 STRETCH_CHANNEL = 6
 """Of the guides."""
+MIXED = 5
+"""References that the mixer is given, as when it was trained."""
+WINDOW_EDGE = 0.05
+"""Over this share of the crop's side the mixer's window passes into what surrounds it."""
 ADVICE = "let fewer processes share the GPU (pools.render.num_gpus), free its memory, or set device: cpu"
 
 Picture = NDArray[np.uint8]
@@ -53,10 +59,17 @@ class LandmarksToFrames:
         model: in evaluation mode, on its device.
         autoencoder: with `encode` and `decode`, on the same device.
         apart: fewest frames between a frame and its reference; for judging only, see `choose_references`.
+        mixer: for `renderer: mixer`, on the same device.
     """
 
     def __init__(
-        self, model: LatentDenoiser, autoencoder: Any, settings: RenderSettings, size: int, apart: int = 0
+        self,
+        model: LatentDenoiser,
+        autoencoder: Any,
+        settings: RenderSettings,
+        size: int,
+        apart: int = 0,
+        mixer: ReferenceMixer | None = None,
     ) -> None:
         self._model = model
         self._autoencoder = autoencoder
@@ -65,6 +78,7 @@ class LandmarksToFrames:
         self._apart = apart
         self._scheduler = make_scheduler()
         self._half = use_bfloat16(settings.precision, model.device)
+        self._mixer = MouthMixer(mixer, self._half) if mixer is not None else None
         self._fitting = Fitting(settings.batch_size, f"rendering crops of {size}x{size} pixels", model.device, ADVICE)
 
     @classmethod
@@ -73,7 +87,8 @@ class LandmarksToFrames:
     ) -> Self:
         """The pipeline with a checkpoint's networks."""
         networks = checkpoint.latent_denoiser(device), checkpoint.autoencoder(device)
-        return cls(*networks, settings, checkpoint.config.crop_size, apart)
+        mixer = checkpoint.reference_mixer(device) if settings.renderer == "mixer" else None
+        return cls(*networks, settings, checkpoint.config.crop_size, apart, mixer)
 
     def __call__(
         self,
@@ -105,7 +120,7 @@ class LandmarksToFrames:
         while waiting := [*waiting, *islice(rows, max(0, self._fitting.at_once - len(waiting)))]:
             batch = waiting[: self._fitting.at_once]
             made = self._made(batch, shot)
-            painted = self._fitting.tried(partial(self._painted, made, seed), max(1, len(made)))
+            painted = self._fitting.tried(partial(self._painted, made, shot, seed), max(1, len(made)))
             if painted is not None:
                 waiting = waiting[len(batch) :]
                 yield from self._pasted(batch, made, painted)
@@ -125,30 +140,62 @@ class LandmarksToFrames:
     ) -> NDArray[np.int64]:
         if not len(shot.reference_frames) or not strength.any():
             return np.zeros((len(targets), 1), np.int64)
-        return choose_references(shot, targets, self._settings.references, frames, self._apart)
+        count = MIXED if self._mixer is not None else self._settings.references
+        return choose_references(shot, targets, count, frames, self._apart)
 
     def _made(self, rows: list[Any], shot: ShotAnalysis) -> "list[_Made]":
         """What is known of each row that is dubbed."""
         chosen = [row for row in rows if row[2] > 0]
         places = [_Place.of(shot, int(row[1]), float(row[2]), row[3], self._size) for row in chosen]
+        crops = [extract(row[0], place.transform, self._size) for row, place in zip(chosen, places, strict=True)]
+        if self._mixer is not None:
+            return [
+                self._face(crop, place, shot, row[4]) for crop, place, row in zip(crops, places, chosen, strict=True)
+            ]
         return [
-            _Made(place, *self._example(extract(row[0], place.transform, self._size), place, shot, row[4]))
-            for row, place in zip(chosen, places, strict=True)
+            _Made(place, *self._example(crop, place, shot, row[4]))
+            for crop, place, row in zip(crops, places, chosen, strict=True)
         ]
 
-    def _painted(self, made: "list[_Made]", seed: int) -> NDArray[np.float32]:
-        examples = [its.example for its in made]
-        return self.paint(examples, seed) if examples else np.empty((0, 0, 0, 3), np.float32)
+    def _painted(self, made: "list[_Made]", shot: ShotAnalysis, seed: int) -> "list[_Painted]":
+        if not made:
+            return []
+        if self._mixer is not None:
+            return self._mixed(self._mixer, made, shot)
+        painted = self.paint([its.example for its in made], seed)
+        return [_Painted(crop, its.example.mask, its.moved) for crop, its in zip(painted, made, strict=True)]
 
-    def _pasted(self, rows: list[Any], made: "list[_Made]", painted: NDArray[np.float32]) -> Iterator[Picture]:
+    def _pasted(self, rows: list[Any], made: "list[_Made]", painted: "list[_Painted]") -> Iterator[Picture]:
         dubbed = iter(zip(made, painted, strict=True))
         for frame, _, strength, _, _ in rows:
             if strength <= 0:
                 yield frame
                 continue
-            its, crop = next(dubbed)
-            opacity = its.example.mask * np.float32(min(1.0, 2 * strength))
-            yield paste(frame, crop, opacity, its.place.transform, its.moved)
+            its, new = next(dubbed)
+            opacity = new.mask * np.float32(min(1.0, 2 * strength))
+            yield paste(frame, new.crop, opacity, its.place.transform, new.moved)
+
+    def _face(self, crop: Picture, place: "_Place", shot: ShotAnalysis, numbers: NDArray[np.int64]) -> "_Made":
+        mask = pose_mask(shot.neutral, place.pose, place.transform, self._size, self._settings.feather)
+        resting = apply_transform(place.transform, place.pose.to_pixels(shot.neutral[None])[0])
+        face = Face(crop, place.landmarks, place.target, resting, mask, place.canonical, place.own_canonical, numbers)
+        return _Made(place, face, None)
+
+    def _mixed(self, mixer: MouthMixer, made: "list[_Made]", shot: ShotAnalysis) -> "list[_Painted]":
+        """The frames' own skin, moved, and in the mouth's window what is mixed."""
+        references = [Reference(*pair) for pair in zip(shot.reference_crops, shot.reference_landmarks, strict=True)]
+        canonical = geometry.fit_pose(shot.reference_landmarks).to_canonical(shot.reference_landmarks)
+        mouths = mixer(references, mouth_shape(canonical), [its.example for its in made])
+        return [self._with_mouth(its.example, mouth) for its, mouth in zip(made, mouths, strict=True)]
+
+    def _with_mouth(self, face: Face, mouth: Mouth) -> "_Painted":
+        field = displacement(face.landmarks, face.target, self._size)
+        own = warp(face.crop, field)
+        crop, share = own.astype(np.float32), np.ones(face.mask.shape, np.float32)
+        fade = _fade_to_edge(len(mouth.own), self._size)
+        crop[mouth.window] += fade[..., None] * (mouth.picture - crop[mouth.window])
+        share[mouth.window] += fade * (mouth.own - share[mouth.window])
+        return _Painted(crop, face.mask, Moved(field.source, own, share))
 
     def _example(
         self, crop: Picture, place: "_Place", shot: ShotAnalysis, numbers: NDArray[np.int64]
@@ -182,26 +229,48 @@ class _Place:
     transform: NDArray[np.float32]
     landmarks: NDArray[np.float32]
     target: NDArray[np.float32]
+    canonical: NDArray[np.float32]
+    """(478, 3) the wanted face."""
+    own_canonical: NDArray[np.float32]
+    """(478, 3) the frame's own."""
 
     @classmethod
     def of(cls, shot: ShotAnalysis, frame: int, strength: float, lower: Floats, size: int) -> "_Place":
         landmarks, transform = shot.landmarks[frame - shot.start], shot.crops[frame - shot.start]
         pose = geometry.fit_pose(landmarks[None])
         canonical = pose.to_canonical(landmarks[None])
-        points = topology.lower_face()
+        own, points = canonical[0].copy(), topology.lower_face()
         # A mouth on its way in or out has gone only part of the way from the source's.
         share = strength * topology.lower_face_weight()[:, None]
         canonical[0, points] += share * (lower - canonical[0, points])
         target = pose.to_pixels(canonical)[0]
-        return cls(pose, transform, apply_transform(transform, landmarks), apply_transform(transform, target))
+        now, then = (apply_transform(transform, points) for points in (landmarks, target))
+        return cls(pose, transform, now, then, canonical[0], own)
 
 
 class _Made(NamedTuple):
     """What is known of one frame before it is painted."""
 
     place: _Place
-    example: Example
+    example: Any
+    """An Example, or the mixer's Face."""
     moved: Moved | None
+
+
+class _Painted(NamedTuple):
+    """One frame's crop, painted."""
+
+    crop: NDArray[np.float32]
+    mask: NDArray[np.float32]
+    moved: Moved | None
+
+
+def _fade_to_edge(window: int, size: int) -> NDArray[np.float32]:
+    """(W, W) 1 inside, falling to 0 at the window's edge."""
+    width = max(1, round(WINDOW_EDGE * size))
+    place = np.arange(window) + 0.5
+    rising = np.clip(np.minimum(place, window - place) / width, 0, 1)
+    return np.asarray(np.minimum(rising[:, None], rising), np.float32)
 
 
 def use_bfloat16(precision: str, device: torch.device) -> bool:

@@ -23,7 +23,9 @@ Picture = NDArray[np.uint8]
 
 def pipeline(**settings: object) -> LandmarksToFrames:
     values = {"precision": "float32", **settings}
-    return LandmarksToFrames(tiny.latent_denoiser(), tiny.autoencoder(), RenderSettings.model_validate(values), SIZE)
+    mixer = tiny.reference_mixer() if values.get("renderer") == "mixer" else None
+    networks = tiny.latent_denoiser(), tiny.autoencoder()
+    return LandmarksToFrames(*networks, RenderSettings.model_validate(values), SIZE, mixer=mixer)
 
 
 def targets_of(openings: list[float]) -> NDArray[np.float32]:
@@ -69,7 +71,7 @@ def cv2_grow(flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return grown
 
 
-@pytest.mark.parametrize("renderer", ["diffusion", "warp"])
+@pytest.mark.parametrize("renderer", ["diffusion", "warp", "mixer"])
 @pytest.mark.parametrize("skin", ["frame", "reference"])
 def test_only_the_lower_face_changes(shot: tuple[list[Picture], ShotAnalysis], renderer: str, skin: str) -> None:
     painted = render(shot, renderer=renderer, skin=skin)
@@ -135,7 +137,7 @@ def test_the_network_paints_only_where_it_is_trusted(shot: tuple[list[Picture], 
         assert np.abs(first.astype(int) - second).max() < 0.3 * 255
 
 
-@pytest.mark.parametrize("renderer", ["diffusion", "warp"])
+@pytest.mark.parametrize("renderer", ["diffusion", "warp", "mixer"])
 def test_batches_do_not_matter(shot: tuple[list[Picture], ShotAnalysis], renderer: str) -> None:
     alone, together = (render(shot, renderer=renderer, batch_size=size) for size in (1, 8))
     for first, second in zip(alone, together, strict=True):
