@@ -4,8 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
+from dreamhead.training.packing import Packing, pack
+from dreamhead.training.settings import STAGES
 from tests.bare import ROOT, Bare, bare_environment
+from tests.training.conftest import shards as shards  # the fixture
 
 ABSENT = ("ray", "mediapipe", "s3fs", "aiobotocore", "botocore", "faster_whisper", "ctranslate2", "scenedetect", "moto")
 ROOMS = ("training", "pipelines", "models", "diffusion")
@@ -55,3 +59,18 @@ def test_all_that_works_there_imports(bare: Bare) -> None:
 def test_training_imports_without_pyav(barer: Bare) -> None:
     names = [name for name in modules("training") if name not in DECODES]
     imported(barer, [*names, "cluster.train"], (*ABSENT, "av"))
+
+
+def test_training_on_packed_data_needs_neither_ray_nor_pyav(barer: Bare, shards: Path, tmp_path: Path) -> None:
+    how = Packing(stages=STAGES, crf=16, picture_step=2, variants=1, budget_bytes=10**8)
+    pack(str(shards), tmp_path / "data", how, lambda line: None)
+    settings = yaml.safe_load((ROOT / "configs" / "tiny.yaml").read_text())
+    for stage in STAGES:
+        settings[stage]["loop"] |= {"steps": 2, "save_every": 2, "validate_every": 2, "log_every": 2}
+    (tmp_path / "few.yaml").write_text(yaml.safe_dump(settings))
+    where = ["--data", "data", "--config", "few.yaml", "--storage", "runs", "--name", "toy", "--num-workers", "0"]
+    barer.environment["TMPDIR"] = str(tmp_path)
+    done = barer.run(str(ROOT / "ray_jobs" / "train.py"), "--stage", "all", *where, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs/toy/checkpoint/digests.json").exists()
+    assert len(list(tmp_path.glob("dreamhead-pictures-*/*.raw"))) == 1
