@@ -25,7 +25,7 @@ PACKAGES = (
     "importlib-metadata",
     "av",
 )
-"""What dreamhead needs and the lent machines lack. Without it go Ray, MediaPipe, Whisper, S3 and finding cuts."""
+"""What dreamhead needs and the lent machines lack; there it does without Ray, MediaPipe, Whisper, S3 and scene cuts."""
 PLATFORMS = (*(f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 26, 24, 17)), "manylinux2014_x86_64")
 NOT_NEEDED = (".pyx", ".pxd", ".pyi")
 RECIPE = 1

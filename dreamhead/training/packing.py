@@ -83,7 +83,7 @@ def pack(data_uri: str, folder: Path, packing: Packing, tell: Callable[[str], No
         raise InputError(f"{data_uri}: crops of several sizes: {sorted({info.crop_size for _, info in found})}")
     clips = []
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for clip in pool.map(lambda pair: _encoded(*pair, packing), found):
+        for clip in pool.map(lambda pair: _encoded(pair[0], pair[1], packing), found):
             clips.append(clip)
             tell(f"{clip.info.clip_id}: {clip.info.frames} frames, {clip.bytes:,} bytes ({len(clips)}/{len(found)})")
     kept = fitting(clips, packing.budget_bytes)

@@ -100,6 +100,20 @@ def _mapped(path: Path, parts: Sequence[Part], mode: str) -> dict[str, NDArray[n
     }
 
 
+def decoded(video: bytes, frames: int, size: int) -> NDArray[np.uint8]:
+    """(T, S, S, 3) RGB pictures of one video."""
+    pictures = np.zeros((frames, size, size, 3), np.uint8)
+    with scratch_folder() as scratch:
+        (scratch / "part.mp4").write_bytes(video)
+        fill(pictures, scratch / "part.mp4")
+    return pictures
+
+
+def fill(pictures: NDArray[np.uint8], path: Path) -> int:
+    """Decode a video into (T, S, S, 3) RGB; how many of its pictures have their place there."""
+    return sum(_filled(pictures, number, picture) for number, picture in enumerate(_frames(path)))
+
+
 def _decode(folder_uri: str, part: Part, pictures: NDArray[np.uint8]) -> None:
     uri = storage.join(folder_uri, part.name)
     with scratch_folder() as scratch:
@@ -108,7 +122,7 @@ def _decode(folder_uri: str, part: Part, pictures: NDArray[np.uint8]) -> None:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         if digest != part.sha256:
             raise InputError(f"{uri}: damaged: its SHA-256 is {digest}, expected {part.sha256}")
-        count = sum(_filled(pictures, number, picture) for number, picture in enumerate(_frames(path)))
+        count = fill(pictures, path)
     if count != part.frames:
         raise InputError(f"{uri}: {count} pictures of side {part.size} could be decoded, expected {part.frames}")
 
