@@ -89,7 +89,7 @@ def _arguments() -> argparse.Namespace:
     if arguments.graphs and torch.device(arguments.device).type != "cuda":
         parser.error("--graphs: CUDA graphs need --device cuda")
     if arguments.toy:
-        arguments.sizes, arguments.steps, arguments.landmark_steps = [64], [1], [1]
+        arguments.sizes, arguments.steps, arguments.landmark_steps = [128], [1], [1]
         arguments.batch_sizes, arguments.threads = [1], 1
     return arguments
 
