@@ -293,6 +293,7 @@ class _Worker:
     def __init__(self, number: int, carried: Path, folder: Path, toy: bool) -> None:
         # Forked by a process that has imported all and touched no GPU: sixteen imports would take too long.
         context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["benchmarks.gpu_stages"])
         self._told, its = context.Pipe()
         self._process = context.Process(target=work_as_told, args=(its, number, carried, folder, toy), daemon=True)
         self._process.start()

@@ -1,22 +1,28 @@
 """Frames per second of the networks alone, by resolution and steps, and their share of what the machine can compute.
 
-    python benchmarks/models.py [--device cuda] [--sizes 256 512] [--steps 1 2 4] [--batch-size 8] [--compile]
+    python benchmarks/models.py [--device cuda] [--sizes 256 512] [--steps 1 2 4] [--batch-sizes 8 32]
+        [--compile] [--graphs] [--minutes 1] [--jsonl bench.jsonl] [--toy]
 
-The peak is measured on a product of two large matrices in the same precision; FLOPs are counted by torch.
+The peak is measured on a product of two large matrices in the same precision; FLOPs are counted by torch. Times are
+medians once warm: what compiling or capturing takes is left out. Results of `--compile` and `--graphs` are compared
+with those of the plain network before they are timed.
 """
 
 import argparse
-import platform
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.machine import name as name_of
+from benchmarks.machine import peak, seconds, short
 from dreamhead.checkpoint import Checkpoint
 from dreamhead.config import LandmarkSettings
 from dreamhead.diffusion.objective import make_scheduler
@@ -29,8 +35,12 @@ from dreamhead.pipelines.landmarks_to_frames import START
 from dreamhead.records import SpeechTrack
 
 SPEECH_S = 20.0
-MATRIX = 2048
-LEAST_S = 1.0
+LEAST_S = {"cuda": 0.3, "cpu": 1.0}
+"""What is timed again and again for so long."""
+SEED = 0
+PLAIN, COMPILED, GRAPHS = "plain", "compiled", "CUDA graph"
+NEAR = 0.05
+"""||a - b|| / ||b|| of two ways to compute the same in bfloat16; another function is off by one."""
 
 
 @dataclass(frozen=True)
@@ -45,56 +55,124 @@ class Part:
 
 
 def main() -> None:
-    """Print one table for each precision and memory layout."""
+    """Print one table for each precision, memory layout and way to call."""
+    arguments = _arguments()
+    torch.set_num_threads(arguments.threads)
+    device, end = torch.device(arguments.device), time.monotonic() + 60 * arguments.minutes
+    print(f"## Networks\n\n{name_of(device)}; torch {torch.__version__}", flush=True)
+    ways = [PLAIN, *([COMPILED] if arguments.compile else []), *([GRAPHS] if arguments.graphs else [])]
+    for precision in (torch.bfloat16, torch.float32):
+        best = peak(device, precision)
+        for layout in (torch.channels_last, torch.contiguous_format):
+            for way in ways if layout == torch.channels_last else ways[:1]:
+                if time.monotonic() < end:
+                    report(arguments, device, precision, layout, way, best, end)
+                else:
+                    print(f"- not measured: {short(precision)}, {short(layout)}, {way}; the time was up", flush=True)
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default="")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--sizes", type=int, nargs="+", default=[256])
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--landmark-steps", type=int, nargs="+", default=[4, 8, 16])
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8])
     parser.add_argument("--threads", type=int, default=2, help="of a CPU")
     parser.add_argument("--compile", action="store_true", help="time the image networks through torch.compile too")
+    parser.add_argument("--graphs", action="store_true", help="time them as CUDA graphs too; on a GPU only")
+    parser.add_argument("--minutes", type=float, default=60.0, help="no table or row begins later")
+    parser.add_argument("--jsonl", type=Path, help="file that each row is added to")
+    parser.add_argument("--toy", action="store_true", help="one small row of a kind, to see that it runs")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    device = torch.device(arguments.device)
-    print(f"{_machine(device)}; batches of {arguments.batch_size}; torch {torch.__version__}")
-    for precision in (torch.float32, torch.bfloat16):
-        for layout in (torch.contiguous_format, torch.channels_last):
-            for compiled in (False, True) if arguments.compile else (False,):
-                report(arguments, device, precision, layout, compiled)
+    if arguments.graphs and torch.device(arguments.device).type != "cuda":
+        parser.error("--graphs: CUDA graphs need --device cuda")
+    if arguments.toy:
+        arguments.sizes, arguments.steps, arguments.landmark_steps = [128], [1], [1]
+        arguments.batch_sizes, arguments.threads = [1], 1
+    return arguments
 
 
 def report(
-    arguments: argparse.Namespace, device: torch.device, precision: torch.dtype, layout: Any, compiled: bool
+    arguments: argparse.Namespace,
+    device: torch.device,
+    precision: torch.dtype,
+    layout: Any,
+    way: str,
+    best: float,
+    end: float,
 ) -> None:
     """One table."""
-    best = peak(device, precision)
-    how = f"{_short(precision)}, {_short(layout)}{', compiled' if compiled else ''}"
-    print(f"\n{how}; peak {best / 1e9:.0f} GFLOP/s\n")
-    print("| part | size | steps | frames/s | GFLOP a frame | share of peak |\n|---|---|---|---|---|---|")
-    for part in parts(arguments, device, layout, compiled):
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
+    least_s = 0.0 if arguments.toy else LEAST_S[device.type]
+    heading = "part", "size", "batch", "steps", "ms a frame", "frames/s", "GFLOP a frame", "share of peak %"
+    print(f"\n### {short(precision)}, {short(layout)}, {way}; peak {best / 1e12:.3g} TFLOP/s\n")
+    print(f"| {' | '.join(heading)} |\n{'|---' * len(heading)}|", flush=True)
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
+        for part in parts(arguments, device, layout, way):
+            if time.monotonic() >= end:
+                print("- the rest of this table is not measured: the time was up", flush=True)
+                return
             with FlopCounterMode(display=False) as counter:
                 part.call()
-            rate = part.frames / seconds(part.call, device)
-        work = counter.get_total_flops() / part.frames
-        share = f"{100 * rate * work / best:.0f} %"
-        print(f"| {part.name} | {part.size or ''} | {part.steps or ''} | {rate:.1f} | {work / 1e9:.2f} | {share} |")
+            call = made_fast(part, way) if part.size else part.call
+            rate = part.frames / seconds(call, device, least_s)
+            work = counter.get_total_flops() / part.frames
+            row = [part.name, part.size, part.frames if part.size else None, part.steps]
+            row += [1e3 / rate, rate, work / 1e9, 100 * rate * work / best]
+            print("| " + " | ".join(_shown(value) for value in row) + " |", flush=True)
+            if arguments.jsonl:
+                how = {"precision": short(precision), "layout": short(layout), "way": way}
+                with arguments.jsonl.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(how | dict(zip(heading, row, strict=True))) + "\n")
 
 
-def parts(arguments: argparse.Namespace, device: torch.device, layout: Any, compiled: bool) -> Iterator[Part]:
+def made_fast(part: Part, way: str) -> Callable[[], Any]:
+    """The call, compiled or as a graph; raises SystemExit where its result is another."""
+    if way == PLAIN:
+        return part.call
+    reference = _first(part.call()).float().clone()
+    call = torch.compile(part.call) if way == COMPILED else captured(part.call)
+    found = _first(call()).float()
+    distance = float((found - reference).norm() / reference.norm())
+    if not distance <= NEAR:
+        raise SystemExit(f"{part.name}, {way}: ||a - b|| / ||b|| to the plain call is {distance:.2g}, allowed {NEAR}")
+    return call
+
+
+def captured(call: Callable[[], Any]) -> Callable[[], Any]:
+    """A replay of all that the call launches; its result lies where the first one's did."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = call()
+
+    def replay() -> Any:
+        graph.replay()
+        return result
+
+    return replay
+
+
+def parts(arguments: argparse.Namespace, device: torch.device, layout: Any, way: str) -> Iterator[Part]:
     """What is timed."""
     checkpoint = Checkpoint.load(arguments.checkpoint)
-    if layout == torch.contiguous_format and not compiled:
-        for steps in arguments.landmark_steps:
-            yield landmarks(checkpoint, device, steps)
     networks = [
         network.to(memory_format=layout)
         for network in (checkpoint.autoencoder(device), checkpoint.latent_denoiser(device))
     ]
     for size in arguments.sizes:
-        yield from images(*networks, arguments, size, compiled)
+        for count in arguments.batch_sizes:
+            # Capturing copies from the CPU isn't possible, and the sampler's loop does that.
+            yield from images(*networks, count, size, arguments.steps if way == PLAIN else [])
+    if layout == torch.channels_last and way == PLAIN:
+        for steps in arguments.landmark_steps:
+            yield landmarks(checkpoint, device, steps)
 
 
 def landmarks(checkpoint: Checkpoint, device: torch.device, steps: int) -> Part:
@@ -108,17 +186,14 @@ def landmarks(checkpoint: Checkpoint, device: torch.device, steps: int) -> Part:
     return Part("audio to landmarks", None, steps, len(times_s), lambda: pipeline(speech, times_s, neutral, seed=0))
 
 
-def images(autoencoder: Any, denoiser: Any, arguments: argparse.Namespace, size: int, compiled: bool) -> Iterator[Part]:
+def images(autoencoder: Any, denoiser: Any, count: int, size: int, all_steps: list[int]) -> Iterator[Part]:
     """The second stage's parts on the rows that are painted, and all of them in a few steps."""
-    count, rows = arguments.batch_size, len(range(size)[painted_rows(size)])
-    device = denoiser.device
+    rows = len(range(size)[painted_rows(size)])
+    device, encode, decode, paint = denoiser.device, autoencoder.encode, autoencoder.decode, denoiser
     pixels = torch.rand(count, 3, rows, size, device=device) * 2 - 1
     guides = torch.rand(count, GUIDE_CHANNELS, rows, size, device=device) * 2 - 1
-    encode, decode, paint = (
-        torch.compile(call) if compiled else call for call in (autoencoder.encode, autoencoder.decode, denoiser)
-    )
     channels = denoiser.config["latent_channels"]
-    noise = keyed_noise(0, [0], (channels, rows // FACTOR, size // FACTOR)).to(device).expand(count, -1, -1, -1)
+    noise = keyed_noise(SEED, [0], (channels, rows // FACTOR, size // FACTOR)).to(device).expand(count, -1, -1, -1)
     timestep = torch.full((count,), 500, device=device)
 
     def whole(steps: int) -> Tensor:
@@ -136,43 +211,19 @@ def images(autoencoder: Any, denoiser: Any, arguments: argparse.Namespace, size:
     yield Part("encode, 2 pictures a frame", size, None, count, lambda: encode(torch.cat([pixels, pixels])))
     yield Part("denoise", size, 1, count, lambda: paint(noise, timestep, noise, noise, guides))
     yield Part("decode", size, None, count, lambda: decode(noise))
-    for steps in arguments.steps:
+    for steps in all_steps:
         yield Part("landmarks to image", size, steps, count, lambda steps=steps: whole(steps))
 
 
-def peak(device: torch.device, precision: torch.dtype) -> float:
-    """FLOP a second of a large matrix product."""
-    first, second = (torch.rand(MATRIX, MATRIX, device=device).to(precision) for _ in range(2))
-    product = nn.functional.linear
-    return float(2 * MATRIX**3 / seconds(lambda: product(first, second), device))
+def _first(result: Any) -> Tensor:
+    first: Tensor = result[0] if isinstance(result, tuple) else result
+    return first
 
 
-def seconds(call: Callable[[], Any], device: torch.device) -> float:
-    """Median time of a call, once warm."""
-    call()
-    _wait(device)
-    taken: list[float] = []
-    while sum(taken) < LEAST_S or len(taken) < 3:
-        began = time.perf_counter()
-        call()
-        _wait(device)
-        taken.append(time.perf_counter() - began)
-    return float(np.median(taken))
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _short(value: object) -> str:
-    return str(value).removeprefix("torch.").replace("_", " ")
-
-
-def _machine(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return "" if value is None else str(value)
 
 
 if __name__ == "__main__":

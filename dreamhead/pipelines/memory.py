@@ -10,6 +10,9 @@ from dreamhead.errors import DeviceMemoryError
 
 ResultT = TypeVar("ResultT")
 
+FULL = "ALLOC_FAILED", "CUDA error: out of memory"
+"""What cuBLAS, cuDNN and the driver say."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -54,7 +57,7 @@ class Fitting:
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a GPU's memory was full: torch has a class for it, the libraries below it a word in their messages."""
-    return isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in FULL)
 
 
 def free_memory(device: torch.device) -> str:

@@ -193,6 +193,26 @@ def test_a_loss_that_is_no_number_names_step_and_clips(data: str, tmp_path: Path
     assert RunFolder(str(tmp_path)).steps() == ([4] if nan_at else [])
 
 
+def test_examples_that_do_not_fit_the_memory_name_what_to_set(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = LineTask.loss
+
+    def limited(task: LineTask, batch: dict[str, Tensor], generator: torch.Generator) -> Any:
+        if len(batch["x"]) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return loss(task, batch, generator)
+
+    monkeypatch.setattr(LineTask, "loss", limited)
+    with pytest.raises(TrainingError) as caught:
+        fit(LineTask(), data, tmp_path / "whole")
+    assert str(caught.value) == (
+        "step 1: 6 examples at once don't fit the GPU's memory, free memory unknown; set loop.accumulate above 1, "
+        "or lower loop.batch_size, now 6"
+    )
+    fit(LineTask(), data, tmp_path / "parts", SETTINGS.model_copy(update={"accumulate": 2}))
+
+
 def test_a_bad_clip_ends_the_run_with_its_name(tmp_path: Path) -> None:
     write_clips(str(tmp_path / "data/train/a.parquet"), [bare_row("bad", 3, neutral=b"")])
     write_clips(str(tmp_path / "data/validation/a.parquet"), [bare_row("good", 3)])
