@@ -1,5 +1,6 @@
 """A critic that learns beside the network, and what it has to say of its pictures: hinge loss and feature matching."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ class Adversary:
     """
 
     def __init__(self, learning_rate: float, device: torch.device) -> None:
+        self._device = device
         self._critic = PatchDiscriminator().to(device, memory_format=torch.channels_last)
         self._optimizer = torch.optim.AdamW(self._critic.parameters(), learning_rate, betas=(0.5, 0.9))
 
@@ -29,23 +31,29 @@ class Adversary:
             beside: (B, C, H, W) shown with both.
         """
         self._critic.requires_grad_(False)
-        score, features = self._critic(torch.cat([painted, beside], dim=1))
-        with torch.no_grad():
-            _, wanted = self._critic(torch.cat([real, beside], dim=1))
+        with self._full_precision():
+            score, features = self._critic(torch.cat([painted.float(), beside], dim=1))
+            with torch.no_grad():
+                _, wanted = self._critic(torch.cat([real, beside], dim=1))
         pairs = zip(features, wanted, strict=True)
         matching = torch.stack([nn.functional.l1_loss(ours, theirs) for ours, theirs in pairs]).mean()
-        return -score.float().mean(), matching
+        return -score.mean(), matching
 
     def learn(self, painted: Tensor, real: Tensor, beside: Tensor) -> Tensor:
         """One step of the critic; its loss."""
         self._critic.requires_grad_(True)
-        both = torch.cat([torch.cat([real, painted.detach()]), torch.cat([beside, beside])], dim=1)
-        good, bad = self._critic(both)[0].float().chunk(2)
+        both = torch.cat([torch.cat([real, painted.detach().float()]), torch.cat([beside, beside])], dim=1)
+        with self._full_precision():
+            good, bad = self._critic(both)[0].chunk(2)
         loss = nn.functional.relu(1 - good).mean() + nn.functional.relu(1 + bad).mean()
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         return loss.detach()
+
+    def _full_precision(self) -> AbstractContextManager[None]:
+        # The spectral norms are found by iteration, which bfloat16 is too coarse for.
+        return torch.autocast(self._device.type, enabled=False)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

@@ -27,6 +27,8 @@ def build_store(infos: Sequence[ClipInfo], window: int, device: torch.device, pr
     measured = partial(_read, window=window)
     if count == 1 or len(infos) == 1:
         return join(map(measured, infos)).to(device)
+    # Packed pictures are decoded once, before the processes part.
+    read_clip(infos[0])
     with ProcessPoolExecutor(count, mp_context=get_context("fork"), initializer=_quiet) as pool:
         return join(pool.map(measured, infos)).to(device)
 
