@@ -61,7 +61,8 @@ def main() -> None:
     device, end = torch.device(arguments.device), time.monotonic() + 60 * arguments.minutes
     print(f"## Networks\n\n{name_of(device)}; torch {torch.__version__}", flush=True)
     ways = [PLAIN, *([COMPILED] if arguments.compile else []), *([GRAPHS] if arguments.graphs else [])]
-    for precision in (torch.bfloat16, torch.float32):
+    # A CPU without bfloat16 takes seconds for a toy.
+    for precision in (torch.float32,) if arguments.toy else (torch.bfloat16, torch.float32):
         best = peak(device, precision)
         for layout in (torch.channels_last, torch.contiguous_format):
             for way in ways if layout == torch.channels_last else ways[:1]:
