@@ -282,6 +282,8 @@ def shared(carried: Path, folder: Path, results: Results, toy: bool) -> None:
                     worker.tell(seconds)
                 # Each ends with the frame that it is at.
                 told = [worker.answer() for worker in crew[:count]]
+            if not all(frames for frames, _ in told):
+                raise SystemExit(f"{count} processes: one of them rendered nothing")
             rate = sum(frames / taken for frames, taken in told)
             total, took = sum(frames for frames, _ in told), time.monotonic() - began
             results.row(count, total, took, rate, rate / count, float(np.mean(seen)) if seen else None)
@@ -332,7 +334,7 @@ def work_as_told(told: Connection, number: int, carried: Path, folder: Path, toy
 
     def counting(*arguments: Any) -> Picture:
         nonlocal frames
-        if time.monotonic() >= end:
+        if frames and time.monotonic() >= end:
             raise _TimeIsUpError
         frames += 1
         return paste(*arguments)
