@@ -40,9 +40,9 @@ from dreamhead.stages.results import Tally
 
 SIZES = {"512x512": (512, 512), "1920x1080": (1920, 1080), "3840x2160": (3840, 2160)}
 TOY_SIZES = {"320x180": (320, 180)}
-FRAMES = {"3840x2160": 50}
-"""Of a size that takes long; of the others all of the clip."""
-MOST_FRAMES, TOY_FRAMES = 100, 2
+FRAMES = {"3840x2160": 24}
+"""Of a size that takes long."""
+MOST_FRAMES, TOY_FRAMES = 56, 2
 SHARED = "1920x1080"
 """Size that several processes render at once."""
 PROCESSES, TOY_PROCESSES = (1, 2, 4, 8, 16), (1, 2)
@@ -267,7 +267,7 @@ def shared(carried: Path, folder: Path, results: Results, toy: bool) -> None:
     which = next(reversed(TOY_SIZES)) if toy else SHARED
     results.begin(f"Processes that render {which} at once, sharing the device", *heading)
     shared_folder = folder / "shared"
-    size, frames = (TOY_SIZES if toy else SIZES)[which], TOY_FRAMES if toy else MOST_FRAMES // 2
+    size, frames = (TOY_SIZES if toy else SIZES)[which], TOY_FRAMES if toy else MOST_FRAMES
     open_scaled(carried, shared_folder, size, frames, threads=1)
     with ExitStack() as stack:
         crew = [stack.enter_context(_Worker(n, carried, shared_folder, toy)) for n in range(max(counts))]
@@ -282,6 +282,8 @@ def shared(carried: Path, folder: Path, results: Results, toy: bool) -> None:
                     worker.tell(seconds)
                 # Each ends with the frame that it is at.
                 told = [worker.answer() for worker in crew[:count]]
+            if not all(frames for frames, _ in told):
+                raise SystemExit(f"{count} processes: one of them rendered nothing")
             rate = sum(frames / taken for frames, taken in told)
             total, took = sum(frames for frames, _ in told), time.monotonic() - began
             results.row(count, total, took, rate, rate / count, float(np.mean(seen)) if seen else None)
@@ -326,13 +328,13 @@ def work_as_told(told: Connection, number: int, carried: Path, folder: Path, toy
     """Open the shared clip under a job of one's own, and render for each number of seconds that comes."""
     torch.set_num_threads(1)
     size = TOY_SIZES[next(reversed(TOY_SIZES))] if toy else SIZES[SHARED]
-    opened = open_scaled(carried, folder, size, TOY_FRAMES if toy else MOST_FRAMES // 2, threads=1, number=number + 1)
+    opened = open_scaled(carried, folder, size, TOY_FRAMES if toy else MOST_FRAMES, threads=1, number=number + 1)
     stage, chunk, frames = RenderChunk(opened.work.settings, "", opened.work.uri), with_landmarks(opened), 0
     paste = landmarks_to_frames.paste
 
     def counting(*arguments: Any) -> Picture:
         nonlocal frames
-        if time.monotonic() >= end:
+        if frames and time.monotonic() >= end:
             raise _TimeIsUpError
         frames += 1
         return paste(*arguments)
@@ -424,11 +426,16 @@ def _compare(frame: Picture, source: Picture, shot: ShotAnalysis, number: int) -
 
 def _kernel_seconds(call: Callable[[], Any]) -> float:
     """Seconds of the device's kernels and copies, which run one after the other here."""
+    from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CUDA]) as found:
         call()
-    return sum(event.self_device_time_total for event in found.key_averages()) / 1e6
+    # What launched a kernel bears its time too.
+    ran = [event for event in found.events() if event.device_type == DeviceType.CUDA]
+    if not ran:
+        raise SystemExit("the profiler saw nothing run on the GPU")
+    return sum(event.self_device_time_total for event in ran) / 1e6
 
 
 def _done(chunk: Chunk) -> Chunk:

@@ -70,7 +70,7 @@ def test_training_at_toy_size(packed: Path, tmp_path: Path) -> None:
 
 
 def test_a_part_that_fails_or_takes_too_long_does_not_stop_the_next(tmp_path: Path, packed: Path) -> None:
-    limits = ["--check-minutes", "0.25", "--bench-minutes", "0.25"]
+    limits = ["--check-minutes", "0.3"]
     found = gpu_run(packed, tmp_path, *limits, "--only", "check", "--only", "train", "--stage", "no_such_stage")
     summary = (tmp_path / "summary.md").read_text()
     assert found.returncode == 1

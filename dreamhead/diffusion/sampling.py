@@ -49,10 +49,12 @@ def sample(
     # As in diffusers' image-to-image pipelines: the tail of a longer run starts part of the way down.
     # Rounded up: a run must not start above `start`, where a network that was trained below it never was.
     scheduler.set_timesteps(math.ceil(num_inference_steps / start - 1e-9))
-    timesteps = scheduler.timesteps[-num_inference_steps:].to(noise.device)
+    steps = scheduler.timesteps[-num_inference_steps:]
+    timesteps = steps.to(noise.device)
     current = noise if begin is None else scheduler.add_noise(begin, noise, timesteps[:1].expand(len(noise)))
-    for step in timesteps:
-        clean = denoiser(current, step.expand(len(noise)))
-        current = scheduler.step(clean, step, current).prev_sample
+    # The scheduler looks at its step's number: a tensor's would be waited for, with all that a GPU has still to do.
+    for number, timestep in zip(steps.tolist(), timesteps, strict=True):
+        clean = denoiser(current, timestep.expand(len(noise)))
+        current = scheduler.step(clean, number, current).prev_sample
     # Not `current`: where the steps don't divide the schedule, the scheduler's last one stops short of no noise.
     return clean

@@ -14,7 +14,7 @@ from dreamhead.models.autoencoder import FaceAutoencoder
 from dreamhead.training.augmentation import colour_change
 from dreamhead.training.dataset import Clip, ClipInfo
 from dreamhead.training.settings import AutoencoderStage
-from dreamhead.training.task import Example, Judgement
+from dreamhead.training.task import Example, Figures, Judgement
 
 EDGE_WEIGHT = 1.0
 # Keeps the latents' scale near one, so that their statistics, fitted at the end, hardly move anything.
@@ -66,7 +66,7 @@ class AutoencoderTask:
         cut = picture[top : top + self._augmentation.window, left : left + self._augmentation.window]
         return {"pixels": np.ascontiguousarray(cut)}
 
-    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Figures]:
         """Errors of pixels and edges, the size of the latents, and their sum."""
         pixels = to_pixels(batch["pixels"])
         latents = self.model.encode(pixels)
@@ -76,7 +76,7 @@ class AutoencoderTask:
             "edge": EDGE_WEIGHT * edge_error(decoded, pixels),
             "latent": LATENT_WEIGHT * latents.float().square().mean(),
         }
-        return torch.stack(list(parts.values())).sum(), {name: float(part.detach()) for name, part in parts.items()}
+        return torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()}
 
     @torch.no_grad()
     def finish(self, clips: Iterable[Clip]) -> None:

@@ -23,7 +23,7 @@ from dreamhead.training.augmentation import Change, blur, colour_change, flip_la
 from dreamhead.training.autoencoder_stage import to_pixels
 from dreamhead.training.dataset import Clip, ClipInfo
 from dreamhead.training.settings import ImageStage
-from dreamhead.training.task import Example, Judgement
+from dreamhead.training.task import Example, Figures, Judgement
 
 MASK_WEIGHT = 4.0
 MOUTH_WEIGHT = 6.0
@@ -138,7 +138,7 @@ class ImageTask:
             "guides": told.guides[0].numpy(),
         }
 
-    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Figures]:
         """Errors of the latents, of some decoded pictures, and of what the trusted mixture costs; and their sum."""
         target, warped = to_pixels(batch["target"]), batch["warped"]
         with torch.no_grad():
@@ -200,7 +200,7 @@ class ImageTask:
 
     def _compare(
         self, painted: Tensor, logit: Tensor, clean: Tensor, batch: dict[str, Tensor]
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, Figures]:
         weight = nn.functional.avg_pool2d(0.1 + MASK_WEIGHT * batch["mask"] + MOUTH_WEIGHT * batch["mouth"], 8)
         latent = ((painted - clean).square() * weight).mean()
         some = slice(0, max(1, round(len(painted) * DECODED_SHARE)))
@@ -212,7 +212,7 @@ class ImageTask:
         mixing = ((mixed - target).square() * pixels).mean()
         pixel = ((decoded - target).abs() * pixels).mean()
         parts = {"latent": latent, "pixel": pixel, "trust": TRUST_WEIGHT * mixing}
-        return torch.stack(list(parts.values())).sum(), {name: float(part.detach()) for name, part in parts.items()}
+        return torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()}
 
     def _judge(self, face: Face, frame: int) -> tuple[list[float], NDArray[np.uint8]]:
         """PSNR of one warped reference, of several merged, of the painting; and the pictures side by side."""

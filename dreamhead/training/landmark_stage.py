@@ -29,7 +29,7 @@ from dreamhead.pipelines.audio_to_landmarks import (
 from dreamhead.records import SpeechTrack
 from dreamhead.training.dataset import Clip, ClipInfo, Variant
 from dreamhead.training.settings import LandmarkStage
-from dreamhead.training.task import Example, Judgement
+from dreamhead.training.task import Example, Figures, Judgement
 
 LIP_WEIGHT = 6.0
 VELOCITY_WEIGHT = 2.0
@@ -126,7 +126,7 @@ class LandmarkTask:
         parts = {"residual": residual, "speech": speech, "neutral": resting, "keep": np.array(keep)}
         return {name: np.asarray(part, np.float32) for name, part in parts.items()}
 
-    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Figures]:
         """Errors of position, speed and lip opening, and their sum."""
         residual = batch["residual"]
         clean = self.model.encode(residual)
@@ -155,7 +155,7 @@ class LandmarkTask:
             self._motions[clip] = motion_of(clip)
         return self._motions[clip]
 
-    def _compare(self, predicted: Tensor, residual: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def _compare(self, predicted: Tensor, residual: Tensor) -> tuple[Tensor, Figures]:
         weight = self._weight.to(predicted.device)[:, None]
         error = (predicted - residual).square() * weight
         speed = (predicted.diff(dim=1) - residual.diff(dim=1)).square() * weight
@@ -166,7 +166,7 @@ class LandmarkTask:
             "opening": OPENING_WEIGHT * opening.mean() * 1e2,
         }
         total = torch.stack(list(parts.values())).sum()
-        return total, {name: float(value.detach()) for name, value in parts.items()}
+        return total, {name: value.detach() for name, value in parts.items()}
 
 
 def ticks_of(clip: Clip, variant: Variant) -> int:

@@ -22,7 +22,7 @@ from dreamhead.training.journal import Journal, opened
 from dreamhead.training.parallel import Crew, Network
 from dreamhead.training.runs import RunFolder
 from dreamhead.training.settings import LoopSettings
-from dreamhead.training.task import Judgement, Task
+from dreamhead.training.task import Figures, Judgement, Task
 
 NAMED_CLIPS = 8
 """Most clips that a message names."""
@@ -162,7 +162,7 @@ class _Trainer:
         self._network.model.train()
         self._optimizer.zero_grad(set_to_none=True)
         parts = _parts(batch, settings.accumulate)
-        figures: dict[str, float] = {}
+        told: list[tuple[int, Figures]] = []
         for number, part in enumerate(parts):
             last = number == len(parts) - 1
             # Shares may differ by one example: each counts as much as every other of the batch.
@@ -170,9 +170,12 @@ class _Trainer:
             with self._network.meeting(last), self._fitting(step, part):
                 loss, its = self._loss(step, number, part)
                 (loss * share).backward()  # type: ignore[no-untyped-call]
-            for name, value in {"loss": float(loss.detach()), **its}.items():
-                figures[name] = figures.get(name, 0.0) + value * len(part.clips) / len(batch.clips)
+            told.append((len(part.clips), {"loss": loss.detach(), **its}))
         norm = self._network.clip(settings.max_grad_norm)
+        figures: dict[str, float] = {}
+        for count, its in told:
+            for name, value in its.items():
+                figures[name] = figures.get(name, 0.0) + float(value) * count / len(batch.clips)
         if not math.isfinite(norm):
             # Gradients have met: every process is here.
             raise self._not_a_number(step, figures["loss"], batch)
@@ -215,7 +218,7 @@ class _Trainer:
                 f"set loop.accumulate above {now}, or lower loop.batch_size, now {self._settings.batch_size}"
             ) from error
 
-    def _loss(self, step: int, number: int, part: Batch) -> tuple[Tensor, dict[str, float]]:
+    def _loss(self, step: int, number: int, part: Batch) -> tuple[Tensor, Figures]:
         settings, device = self._settings, self._crew.device
         key = np.random.SeedSequence((settings.seed, step, number, self._crew.rank)).generate_state(2, np.uint64)
         # Dropout draws from torch's own stream; keyed like the noise.

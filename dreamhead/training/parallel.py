@@ -22,7 +22,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from dreamhead.training.task import Task
+from dreamhead.training.task import Figures, Task
 
 ValueT = TypeVar("ValueT")
 State = dict[str, Any]
@@ -94,9 +94,9 @@ class Network:
             self._called = DistributedDataParallel(self._called, broadcast_buffers=False)
         self.parameters = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
 
-    def loss(self, examples: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, examples: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Figures]:
         """The task's loss of this process's examples."""
-        result: tuple[Tensor, dict[str, float]] = self._called(examples, generator)
+        result: tuple[Tensor, Figures] = self._called(examples, generator)
         return result
 
     def meeting(self, last: bool) -> AbstractContextManager[None]:
@@ -151,7 +151,7 @@ class _Loss(nn.Module):
         self.model = task.model
         self._task = task
 
-    def forward(self, examples: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, examples: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Figures]:
         return self._task.loss(examples, generator)
 
 

@@ -1,6 +1,6 @@
 """What a stage of training gives the loop: the clips that it can use, examples of them, their loss, a judgement."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,6 +13,8 @@ from dreamhead.training.dataset import Clip, ClipInfo
 
 Example = dict[str, NDArray[np.generic]]
 """Named arrays of one example; a batch stacks them along a new first axis."""
+Figures = Mapping[str, Tensor | float]
+"""Named numbers, or tensors of one: these are read once a step is queued, so that no GPU waits for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,7 @@ class Task(Protocol):
         """One example of a clip, changed at random; called in other processes."""
         ...
 
-    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Figures]:
         """Mean loss of a batch on the model's device, and its parts for the log; `generator` (CPU) gives the noise."""
         ...
 

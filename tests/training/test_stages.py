@@ -72,9 +72,10 @@ def learn(task: Any, clips: list[Clip], steps: int = 20, rate: float = 3e-3) -> 
 
 def losses(task: Any, batch: dict[str, Tensor]) -> dict[str, float]:
     with torch.no_grad():
-        total, parts = task.loss(batch, torch.Generator().manual_seed(0))
+        total, told = task.loss(batch, torch.Generator().manual_seed(0))
+    parts = {name: float(part) for name, part in told.items()}
     assert float(total) == pytest.approx(sum(parts.values()), rel=1e-5)
-    return {**parts}
+    return parts
 
 
 def shapes(batch: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
