@@ -28,7 +28,7 @@ from dreamhead.training.dataset import Clip, ClipInfo
 from dreamhead.training.face_store import build_store, join, measure_clip
 from dreamhead.training.image_stage import Face, Geometry, far_references, geometry_of, nearest
 from dreamhead.training.settings import MixerStage
-from dreamhead.training.task import Example, Judgement
+from dreamhead.training.task import Example, Figures, Judgement
 
 OWN_S = 0.12, 0.5
 """The frame itself is stood in for by one so far away, whose head is nearly where it was and whose mouth isn't."""
@@ -119,7 +119,7 @@ class MixerTask:
             "noise": noise.astype(np.float32),
         }
 
-    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Figures]:
         """Errors of pixels, of the mixture alone, of what VGG sees, and what the critic says; and their sum."""
         if self._store is None:
             raise RuntimeError("prepare comes before loss")
@@ -132,7 +132,7 @@ class MixerTask:
         if self.progress >= self._settings.loss.critic_from:
             parts |= self._criticised(made, shown)
         total = torch.stack(list(parts.values())).sum()
-        return total, {name: float(part.detach()) for name, part in parts.items()}
+        return total, {name: part.detach() for name, part in parts.items()}
 
     def validate(self, clips: Sequence[Clip]) -> Judgement:
         """Of frames of clips that nothing is trained on, true landmarks, references at least two seconds away.

@@ -17,6 +17,7 @@ from dreamhead.training.face_store import build_store, join, measure_clip
 from dreamhead.training.image_stage import face_of
 from dreamhead.training.mixer_stage import MixerTask, colour_matrix
 from dreamhead.training.settings import MixerStage
+from dreamhead.training.task import Figures
 from tests.perceptual_weights import write_weights
 from tests.training.conftest import SIZE
 from tests.training.test_stages import batch_of, losses
@@ -78,13 +79,13 @@ def usable(clips: list[Clip]) -> list[Clip]:
 def step_on(task: MixerTask, batch: dict[str, torch.Tensor], steps: int) -> dict[str, float]:
     """Some steps on the same examples; the parts of the last loss."""
     optimizer = torch.optim.AdamW(task.model.parameters(), 3e-3)
-    parts: dict[str, float] = {}
+    parts: Figures = {}
     for step in range(steps):
         loss, parts = task.loss(batch, torch.Generator().manual_seed(step))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return parts
+    return {name: float(part) for name, part in parts.items()}
 
 
 def pixels(picture: torch.Tensor) -> np.ndarray:
