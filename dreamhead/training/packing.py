@@ -1,5 +1,6 @@
 """Pack a prepared data set so that it travels: pictures as video, numbers compressed, only what some stages need."""
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -9,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -40,6 +42,8 @@ class Packing:
     """Most encodings of a clip's speech; the first ones."""
     budget_bytes: int
     """Of all that is written."""
+    max_enlarged: float = math.inf
+    """Pictures whose crops were enlarged more than this, from smaller faces, are soft and are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +89,9 @@ def pack(data_uri: str, folder: Path, packing: Packing, tell: Callable[[str], No
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for clip in pool.map(lambda pair: _encoded(pair[0], pair[1], packing), found):
             clips.append(clip)
-            tell(f"{clip.info.clip_id}: {clip.info.frames} frames, {clip.bytes:,} bytes ({len(clips)}/{len(found)})")
-    kept = fitting(clips, packing.budget_bytes)
+            what = f"{clip.bytes:,} bytes" if clip.rows else "left out, its pictures are soft"
+            tell(f"{clip.info.clip_id}: {clip.info.frames} frames, {what} ({len(clips)}/{len(found)})")
+    kept = fitting([clip for clip in clips if clip.rows], packing.budget_bytes)
     left_out = [clip for clip in clips if clip not in kept]
     index = _write(folder, kept, packing)
     return Packed(index=index, kept=kept, left_out=left_out)
@@ -124,6 +129,11 @@ def thinned(clip: Clip, step: int) -> Clip:
     )
 
 
+def enlarged(clip: Clip) -> float:
+    """How many pixels of the crop one of the frame became, the median over a clip."""
+    return float(np.median(np.hypot(clip.transforms[:, 0, 0], clip.transforms[:, 0, 1])))
+
+
 def _wants_pictures(packing: Packing) -> bool:
     return bool({IMAGE, AUTOENCODER, MIXER}.intersection(packing.stages))
 
@@ -136,7 +146,7 @@ def _serves(info: ClipInfo, packing: Packing) -> bool:
 def _encoded(split: str, info: ClipInfo, packing: Packing) -> PackedClip:
     clip = read_clip(info)
     speaks = info.spoken and LANDMARKS in packing.stages
-    pictured = info.has_pictures and _wants_pictures(packing)
+    pictured = info.has_pictures and _wants_pictures(packing) and enlarged(clip) <= packing.max_enlarged
     together = speaks and packing.picture_step == 1
     rows, video = [], b""
     if pictured:
