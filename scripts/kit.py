@@ -120,7 +120,8 @@ def _pack_data(arguments: argparse.Namespace, target: Path, budget: int) -> dict
     _show("data", size, f"{told['clips']} clips, {told['frames']} frames of {told['speakers']} speakers")
     if packed.left_out:
         print(
-            f"  left out, soft or no room: {len(packed.left_out)} clips, {sum(c.info.frames for c in packed.left_out)} frames"
+            f"  left out, soft or no room: {len(packed.left_out)} clips, "
+            f"{sum(clip.info.frames for clip in packed.left_out)} frames"
         )
     how = {"stages": packing.stages, "crf": packing.crf, "picture_step": packing.picture_step}
     return {"from": arguments.data, "bytes": size, **how, "variants": packing.variants, **told}
