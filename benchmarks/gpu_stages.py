@@ -1,6 +1,6 @@
 """Where each millisecond of rendering and of a whole dub goes on a GPU, and how many CPU cores one GPU keeps busy.
 
-    python benchmarks/gpu_stages.py --prepare .gpu/bench [--video V --audio A]     where an analysis can be made
+    python -m benchmarks.gpu_stages --prepare .gpu/bench [--video V --audio A]     where an analysis can be made
     python benchmarks/gpu_stages.py --carried .gpu/bench [--minutes 2.5] [--jsonl bench.jsonl] [--toy]
 
 Each result is printed as it comes; what there is no time for is said to be missing. Outputs are checked before

@@ -29,7 +29,8 @@ def moved(model: ReferenceMixer, batch: int = 2, **changes: torch.Tensor) -> Mov
 
 
 def guides(batch: int = 2) -> torch.Tensor:
-    return torch.zeros(batch, GUIDE_CHANNELS, SIDE, SIDE)
+    """All of the window is mouth."""
+    return torch.ones(batch, GUIDE_CHANNELS, SIDE, SIDE)
 
 
 @torch.no_grad()
@@ -43,7 +44,17 @@ def test_a_fresh_one_takes_the_details_of_the_nearest_and_adds_nothing() -> None
         torch.testing.assert_close(shares.sum(dim=1), torch.ones(2, SIDE, SIDE))
     assert (mixture.fine[:, 0] > 0.9).all()
     assert (mixture.coarse[:, 0] < mixture.fine[:, 0]).all()
-    assert (mixture.coarse[:, 0] > mixture.coarse[:, 1]).all()
+    assert mixture.coarse[:, 0].mean() > mixture.coarse[:, 1].mean()
+
+
+@torch.no_grad()
+def test_around_the_mouth_a_fresh_one_believes_the_frame_itself() -> None:
+    model = mixer()
+    own = torch.tensor([[False, False, True]]).repeat(2, 1)
+    around = guides()
+    around[:, -1] = -1
+    mixture = model(moved(model, own=own), around)
+    assert mixture.coarse[:, 2].mean() > 0.5
 
 
 @torch.no_grad()
@@ -78,6 +89,7 @@ def test_every_weight_is_learnt() -> None:
     model = mixer().train()
     torch.nn.init.normal_(model.weigh.weight)
     torch.nn.init.normal_(model.add[1].weight)
-    model(moved(model), torch.rand(2, GUIDE_CHANNELS, SIDE, SIDE)).picture.square().mean().backward()
+    own = torch.tensor([[False, False, True]]).repeat(2, 1)
+    model(moved(model, own=own), torch.rand(2, GUIDE_CHANNELS, SIDE, SIDE)).picture.square().mean().backward()
     idle = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
     assert idle == []
