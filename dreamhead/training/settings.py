@@ -173,9 +173,9 @@ class MixerLoss(Section):
     """Of the size of what is added."""
     perceptual: float = Field(default=0.25, ge=0)
     """Of the distance of VGG16's features."""
-    adversary: float = Field(default=0.02, ge=0)
+    adversary: float = Field(default=0.03, ge=0)
     """Of what the critic sees."""
-    matching: float = Field(default=0.2, ge=0)
+    matching: float = Field(default=1.0, ge=0)
     """Of the difference of the critic's features."""
     critic_from: float = Field(default=0.33, ge=0, le=1)
     """Share of the training after which the critic is listened to; it learns from then on too."""
