@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 
 from benchmarks.gpu_work import Opened, carry, open_scaled
 from benchmarks.machine import name
-from dreamhead.demo.samples import make_samples
 from dreamhead.faces import topology
 from dreamhead.media.video import probe
 from dreamhead.pipelines import landmarks_to_frames
@@ -147,6 +146,8 @@ def prepare(folder: Path, video: str, audio: str) -> None:
     """Make what is carried; of the demonstration's clip unless told otherwise."""
     with tempfile.TemporaryDirectory(prefix="dreamhead-benchmark-") as samples:
         if not (video and audio):
+            from dreamhead.demo.samples import make_samples  # needs the demo extra, which a lent machine lacks
+
             make_samples(Path(samples))
             video, audio = (str(Path(samples) / part) for part in ("clip.mp4", "english.wav"))
         print(f"{folder}: {carry(folder, video, audio)} bytes")
@@ -294,7 +295,7 @@ class _Worker:
 
     def __init__(self, number: int, carried: Path, folder: Path, toy: bool) -> None:
         # Forked by a process that has imported all and touched no GPU: sixteen imports would take too long.
-        context = multiprocessing.get_context("forkserver")
+        context = multiprocessing.get_context("spawn")
         context.set_forkserver_preload(["benchmarks.gpu_stages"])
         self._told, its = context.Pipe()
         self._process = context.Process(target=work_as_told, args=(its, number, carried, folder, toy), daemon=True)
