@@ -89,10 +89,15 @@ class Checkpoint:
         """SHA-256 over what decides the landmarks."""
         return self._digest_of(LANDMARKS, self.config.speech_encoder)
 
-    @property
-    def render_digest(self) -> str:
-        """SHA-256 over what decides the pixels."""
-        parts = [IMAGE, AUTOENCODER, *([MIXER] if self.has_mixer else [])]
+    def render_digest(self, renderer: str) -> str:
+        """SHA-256 over what decides the pixels of a renderer, see `RenderSettings`.
+
+        Raises CheckpointError where the renderer's network is missing.
+        """
+        if renderer == "mixer" and not self.has_mixer:
+            raise CheckpointError(f"{self._folder}: has no {MIXER}, which renderer: mixer needs")
+        # Whoever doesn't use the mixer keeps what was rendered with a checkpoint that had none.
+        parts = (MIXER,) if renderer == "mixer" else (IMAGE, AUTOENCODER)
         return hashlib.sha256("".join(self._digest_of(part) for part in parts).encode()).hexdigest()
 
     def landmark_denoiser(self, device: "torch.device") -> "LandmarkDenoiser":

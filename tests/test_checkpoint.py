@@ -112,7 +112,7 @@ def test_weights_of_another_shape_are_refused(copy: Path) -> None:
 
 def digests(folder: Path) -> np.ndarray:
     loaded = Checkpoint.load(str(folder))
-    return np.array([loaded.digest, loaded.landmarks_digest, loaded.render_digest])
+    return np.array([loaded.digest, loaded.landmarks_digest, loaded.render_digest("diffusion")])
 
 
 @pytest.mark.parametrize(
@@ -210,3 +210,21 @@ def test_the_bundled_checkpoint_loads_and_is_small() -> None:
     assert loaded.landmark_denoiser(CPU).basis.abs().sum() > 0
     latents = loaded.autoencoder(CPU).encode(torch.zeros(1, 3, 64, 64))
     assert loaded.latent_denoiser(CPU).config["latent_channels"] == latents.shape[1]
+
+
+def test_a_mixer_is_kept_beside_the_others_and_only_its_renderer_depends_on_it(written: Path, tmp_path: Path) -> None:
+    networks = tiny.landmark_denoiser(), tiny.latent_denoiser(), tiny.autoencoder()
+    config = CheckpointConfig(speech_encoder="log_mel", crop_size=64)
+    checkpoint.save(tmp_path, config, *networks, "Random weights, for tests.", tiny.reference_mixer())
+    plain, mixed = Checkpoint.load(str(written)), Checkpoint.load(str(tmp_path))
+    assert not plain.has_mixer
+    assert mixed.has_mixer
+    assert mixed.render_digest("diffusion") == plain.render_digest("diffusion")
+    assert mixed.render_digest("mixer") != mixed.render_digest("diffusion")
+    found = mixed.reference_mixer(CPU).state_dict()
+    assert all(
+        torch.equal(part.half().float(), found[name]) for name, part in tiny.reference_mixer().state_dict().items()
+    )
+    for call in (lambda: plain.render_digest("mixer"), lambda: plain.reference_mixer(CPU)):
+        with pytest.raises(CheckpointError, match="has no reference_mixer"):
+            call()

@@ -34,6 +34,7 @@ class TrueLandmarks:
         self._model: LatentDenoiser = checkpoint.latent_denoiser(device)
         self._autoencoder: nn.Module = checkpoint.autoencoder(device)
         self._settings = settings
+        self._mixer = checkpoint.reference_mixer(device) if settings.renderer == "mixer" else None
         self._size = checkpoint.config.crop_size
 
     def __call__(self, way: Way, source: JudgedSource, frames: Iterable[Picture], apart_s: float) -> Iterator[Picture]:
@@ -52,9 +53,11 @@ class TrueLandmarks:
                 yield from self._pipeline(way, apart)(own, numbers, strength, shot, own_targets(shot), seed=0)
 
     def _pipeline(self, way: Way, apart: int) -> LandmarksToFrames:
-        changes: dict[str, Any] = {"renderer": "warp", "references": 1} if way == "warp" else {"renderer": "diffusion"}
+        painting = "diffusion" if self._mixer is None else "mixer"
+        changes: dict[str, Any] = {"renderer": "warp", "references": 1} if way == "warp" else {"renderer": painting}
         settings = self._settings.model_copy(update={"skin": "reference", **changes})
-        return LandmarksToFrames(self._model, self._autoencoder, settings, self._size, apart)
+        mixer = self._mixer if way != "warp" else None
+        return LandmarksToFrames(self._model, self._autoencoder, settings, self._size, apart, mixer)
 
     def _copy(
         self, frames: Iterator[Picture], shot: ShotAnalysis, strength: NDArray[np.float32], apart: int

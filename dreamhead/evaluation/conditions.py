@@ -56,7 +56,7 @@ class ConditionMaker:
     ) -> None:
         self._settings = settings
         self._stages = stages
-        self._digest = checkpoint.render_digest
+        self._digest = checkpoint.render_digest(settings.dub.render.renderer)
         self._true_landmarks = TrueLandmarks(checkpoint, settings.dub.render, use_device(settings.dub))
         self._folder = folder
 

@@ -179,23 +179,32 @@ class LandmarksToFrames:
         mask = pose_mask(shot.neutral, place.pose, place.transform, self._size, self._settings.feather)
         resting = apply_transform(place.transform, place.pose.to_pixels(shot.neutral[None])[0])
         face = Face(crop, place.landmarks, place.target, resting, mask, place.canonical, place.own_canonical, numbers)
-        return _Made(place, face, None)
+        return _Made(place, face, *self._around(face, shot))
+
+    def _around(self, face: Face, shot: ShotAnalysis) -> "tuple[Moved | None, Picture]":
+        """What surrounds the mouth's window: the frame's own skin, moved, or that of references."""
+        if self._settings.skin == "frame":
+            field = displacement(face.landmarks, face.target, self._size)
+            own = warp(face.crop, field)
+            return Moved(field.source, own, np.ones(face.mask.shape, np.float32)), own
+        references = [Reference(shot.reference_crops[n], shot.reference_landmarks[n]) for n in face.references]
+        return None, make_example(face.crop, references[: self._settings.references], face.target, face.mask).warped
 
     def _mixed(self, mixer: MouthMixer, made: "list[_Made]", shot: ShotAnalysis) -> "list[_Painted]":
-        """The frames' own skin, moved, and in the mouth's window what is mixed."""
+        """What surrounds the mouths, and in their windows what is mixed."""
         references = [Reference(*pair) for pair in zip(shot.reference_crops, shot.reference_landmarks, strict=True)]
         canonical = geometry.fit_pose(shot.reference_landmarks).to_canonical(shot.reference_landmarks)
-        mouths = mixer(references, mouth_shape(canonical), [its.example for its in made])
-        return [self._with_mouth(its.example, mouth) for its, mouth in zip(made, mouths, strict=True)]
+        faces, own = [its.example for its in made], self._settings.skin == "frame"
+        mouths = mixer(references, mouth_shape(canonical), faces, own)
+        return [self._with_mouth(its, mouth) for its, mouth in zip(made, mouths, strict=True)]
 
-    def _with_mouth(self, face: Face, mouth: Mouth) -> "_Painted":
-        field = displacement(face.landmarks, face.target, self._size)
-        own = warp(face.crop, field)
-        crop, share = own.astype(np.float32), np.ones(face.mask.shape, np.float32)
+    def _with_mouth(self, made: "_Made", mouth: Mouth) -> "_Painted":
+        crop, moved = made.around.astype(np.float32), made.moved
         fade = _fade_to_edge(len(mouth.own), self._size)
         crop[mouth.window] += fade[..., None] * (mouth.picture - crop[mouth.window])
-        share[mouth.window] += fade * (mouth.own - share[mouth.window])
-        return _Painted(crop, face.mask, Moved(field.source, own, share))
+        if moved is not None:
+            moved.share[mouth.window] += fade * (mouth.own - moved.share[mouth.window])
+        return _Painted(crop, made.example.mask, moved)
 
     def _example(
         self, crop: Picture, place: "_Place", shot: ShotAnalysis, numbers: NDArray[np.int64]
@@ -255,6 +264,8 @@ class _Made(NamedTuple):
     example: Any
     """An Example, or the mixer's Face."""
     moved: Moved | None
+    around: Picture = np.empty((0, 0, 3), np.uint8)
+    """(S, S, 3) for the mixer: the crop but for the mouth's window."""
 
 
 class _Painted(NamedTuple):

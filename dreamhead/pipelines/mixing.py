@@ -66,25 +66,28 @@ class MouthMixer:
         self._triangles = torch.from_numpy(mesh()).to(model.device)
 
     @torch.no_grad()
-    def __call__(self, references: Sequence[Reference], shapes: Floats, faces: Sequence[Face]) -> list[Mouth]:
+    def __call__(
+        self, references: Sequence[Reference], shapes: Floats, faces: Sequence[Face], own: bool = True
+    ) -> list[Mouth]:
         """The mouth of each face.
 
         Args:
             references: R of the shot.
             shapes: (R, N) their mouths, see `mouth_shape`.
             faces: B frames of the shot.
+            own: whether the frames' own pixels may be taken; not when they are the answer, in judging.
         """
         # Only those that are looked at are measured.
         used = np.unique(np.concatenate([face.references for face in faces]))
         store = self._store([references[number] for number in used], faces)
-        drawn = self._drawn(faces, used, shapes)
+        drawn = self._drawn(faces, used, shapes, own)
         with torch.autocast(self._model.device.type, torch.bfloat16, enabled=self._half):
             made = make_examples(self._model.encode, store, self._triangles, drawn)
             mixture = self._model(made.moved, made.guides)
         pictures = ((mixture.picture.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1).cpu().numpy()
-        own, corners = mixture.fine[:, -1].cpu().numpy(), store.corners[drawn.frames].cpu().numpy()
+        share, corners = mixture.fine[:, -1].cpu().numpy(), store.corners[drawn.frames].cpu().numpy()
         windows = [(slice(y, y + self._window), slice(x, x + self._window)) for x, y in corners.tolist()]
-        return [Mouth(*each) for each in zip(windows, pictures, own, strict=True)]
+        return [Mouth(*each) for each in zip(windows, pictures, share, strict=True)]
 
     def _store(self, references: Sequence[Reference], faces: Sequence[Face]) -> FaceStore:
         """The references, then the frames as they are, then the frames as they shall be."""
@@ -99,10 +102,10 @@ class MouthMixer:
         parts = {name: torch.from_numpy(np.stack([row[name] for row in measured])) for name in measured[0]}
         return FaceStore(**parts).to(self._model.device)
 
-    def _drawn(self, faces: Sequence[Face], used: NDArray[np.int64], shapes: Floats) -> Drawn:
+    def _drawn(self, faces: Sequence[Face], used: NDArray[np.int64], shapes: Floats, own: bool) -> Drawn:
         device, count, known = self._model.device, len(faces), len(used)
         numbers = np.stack([np.searchsorted(used, face.references) for face in faces])
-        own = known + np.arange(count)
+        themselves = known + np.arange(count)
         wanted = mouth_shape(np.stack([face.canonical for face in faces]))
         there = mouth_shape(np.stack([face.own_canonical for face in faces]))
         apart = np.linalg.norm(shapes[used][numbers] - wanted[:, None], axis=2)
@@ -115,9 +118,9 @@ class MouthMixer:
             return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
         return Drawn(
-            frames=on_device(own + count),
-            references=on_device(np.concatenate([numbers, own[:, None]], axis=1)),
-            present=on_device(np.ones((count, columns), bool)),
+            frames=on_device(themselves + count),
+            references=on_device(np.concatenate([numbers, themselves[:, None]], axis=1)),
+            present=on_device(np.ones((count, columns), bool) & (own | ~is_own)),
             own=on_device(is_own),
             distance=on_device(distance.astype(np.float32)),
             mirrored=on_device(np.zeros(count, bool)),

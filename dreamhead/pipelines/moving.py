@@ -291,6 +291,6 @@ def _coloured(pictures: Tensor, matrix: Tensor) -> Tensor:
 
 
 def _coarse(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    small = points.copy()
+    small: NDArray[np.float32] = points.copy()
     small[:, :2] = (points[:, :2] + 0.5) / COARSE - 0.5
     return small

@@ -39,7 +39,7 @@ class Work:
         self.settings = settings
         self._encoder = checkpoint.config.speech_encoder
         self._landmarks_digest = checkpoint.landmarks_digest
-        self._render_digest = checkpoint.render_digest
+        self._render_digest = checkpoint.render_digest(settings.render.renderer)
 
     def analysis_fingerprint(self, job: Job) -> str:
         """Digest of all that a video's analysis depends on."""

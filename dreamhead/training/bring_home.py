@@ -31,6 +31,7 @@ from dreamhead.training.settings import AUTOENCODER, IMAGE, LANDMARKS, MIXER
 
 PART = "brought.tar.{:02d}"
 PART_MB = 15
+MILLION = 1_000_000
 
 
 def bring(stage_uri: str, out: Path, part_mb: int = PART_MB) -> list[Path]:
@@ -45,7 +46,7 @@ def bring(stage_uri: str, out: Path, part_mb: int = PART_MB) -> list[Path]:
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as archive:
             archive.add(gathered, arcname=".")
-    data, size = packed.getvalue(), part_mb * 1_000_000
+    data, size = packed.getvalue(), part_mb * MILLION
     out.mkdir(parents=True, exist_ok=True)
     parts = []
     for number, start in enumerate(range(0, len(data), size)):

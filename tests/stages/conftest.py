@@ -50,7 +50,9 @@ class Checkpoint:
     config = Config()
     digest = "all"
     landmarks_digest = "landmarks"
-    render_digest = "render"
+
+    def render_digest(self, renderer: str) -> str:
+        return "render"
 
 
 def shot(start: int, stop: int, routes: dict[int, Route]) -> ShotAnalysis:
