@@ -19,7 +19,7 @@ class Adversary:
 
     def __init__(self, learning_rate: float, device: torch.device) -> None:
         self._device = device
-        self._critic = PatchDiscriminator().to(device, memory_format=torch.channels_last)
+        self._critic = PatchDiscriminator().to(device)
         self._optimizer = torch.optim.AdamW(self._critic.parameters(), learning_rate, betas=(0.5, 0.9))
 
     def judge(self, painted: Tensor, real: Tensor, beside: Tensor) -> tuple[Tensor, Tensor]:
