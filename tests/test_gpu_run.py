@@ -4,6 +4,9 @@ import io
 import json
 import subprocess
 import tarfile
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ import yaml
 from benchmarks.gpu_stages import prepare
 from dreamhead.training.dataset import write_clips
 from dreamhead.training.packing import Packing, pack
-from dreamhead.training.settings import IMAGE, MIXER, STAGES
+from dreamhead.training.settings import MIXER, STAGES
 from tests import tiny
 from tests.bare import ROOT, Bare, bare_environment
 from tests.perceptual_weights import write_weights
@@ -53,46 +56,74 @@ def gpu_run(bare: Bare, packed: Path, out: Path, *arguments: str) -> subprocess.
     return bare.run("scripts/gpu_run", "--packed", str(packed), "--out", str(out), *arguments, timeout_s=900)
 
 
-def test_check_and_bench_at_toy_size(bare: Bare, packed: Path, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Run:
+    """A rehearsal in the background, and where its results come."""
+
+    out: Path
+    done: Future[subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def runs(bare: Bare, packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run]]:
+    """The long ones, two at a time: one after the other they take three minutes."""
+    folder = tmp_path_factory.mktemp("runs")
+    autoencoder = ["--", "--autoencoder", str(tiny.tiny_checkpoint(folder / "checkpoint"))]
     # Far more than it takes on idle cores: busy ones fail no test.
     limits = ["--minutes", "14", "--check-minutes", "6", "--bench-minutes", "7"]
-    found = gpu_run(bare, packed, tmp_path, *limits, "--only", "check", "--only", "bench")
-    assert found.returncode == 0, found.stdout[-3000:] + found.stderr
-    summary = (tmp_path / "summary.md").read_text()
-    assert "**Rehearsal at toy size: no GPU here." in summary
-    for part in ("check", "bench"):
-        assert f"| {part} | passed |" in summary
-        assert (tmp_path / f"{part}.log").stat().st_size
-    assert summary.strip() in found.stdout
-    rows = [json.loads(line) for line in (tmp_path / "bench.jsonl").read_text().splitlines()]
-    assert {key for row in rows for key in row} >= {"part", "render", "dub", "processes"}
-    assert "not measured" not in (tmp_path / "bench.log").read_text()
-    assert len(list(tmp_path.iterdir())) <= 8, "so many files come back from a lent machine"
+    train = ["--config", str(write_config(folder)), "--train-minutes", "0.05"]
+    told = {
+        "all": [*limits, *train, *autoencoder],
+        "mixer": ["--only", "train", *train, "--stage", MIXER],
+        "fail": ["--check-minutes", "0.27", "--only", "check", "--only", "train", "--stage", "no_such_stage"],
+    }
+    with ThreadPoolExecutor(2) as pool:
+        yield {
+            name: Run(folder / name, pool.submit(gpu_run, bare, packed, folder / name, *arguments))
+            for name, arguments in told.items()
+        }
 
 
-@pytest.mark.parametrize("stage", [IMAGE, MIXER])
-def test_training_at_toy_size(bare: Bare, packed: Path, tmp_path: Path, stage: str) -> None:
+def write_config(folder: Path) -> Path:
+    """Of the stages that are trained, at toy size."""
     settings = yaml.safe_load((ROOT / "configs" / "tiny.yaml").read_text())
     settings[MIXER] = yaml.safe_load((ROOT / "configs" / "tiny_gpu.yaml").read_text())[MIXER]
-    settings[MIXER]["perceptual"] = str(write_weights(tmp_path))
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
-    told = ["--", "--autoencoder", str(tiny.tiny_checkpoint(tmp_path / "checkpoint"))] if stage == IMAGE else []
-    limits = ["--minutes", "5", "--train-minutes", "0.05"]
-    how = ["--only", "train", "--stage", stage, "--config", str(tmp_path / "config.yaml"), *limits]
-    found = gpu_run(bare, packed, tmp_path / "out", *how, *told)
+    settings[MIXER]["perceptual"] = str(write_weights(folder))
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def test_all_at_toy_size(runs: dict[str, Run]) -> None:
+    out, found = runs["all"].out, runs["all"].done.result()
     assert found.returncode == 0, found.stdout[-3000:] + found.stderr
-    assert "| train | passed |" in (tmp_path / "out" / "summary.md").read_text()
-    assert (tmp_path / "out" / "brought.tar.00").stat().st_size
+    summary = (out / "summary.md").read_text()
+    assert "**Rehearsal at toy size: no GPU here." in summary
+    for part in ("check", "bench", "train"):
+        assert f"| {part} | passed |" in summary
+        assert (out / f"{part}.log").stat().st_size
+    assert summary.strip() in found.stdout
+    rows = [json.loads(line) for line in (out / "bench.jsonl").read_text().splitlines()]
+    assert {key for row in rows for key in row} >= {"part", "render", "dub", "processes"}
+    assert "not measured" not in (out / "bench.log").read_text()
+    assert (out / "brought.tar.00").stat().st_size
+    assert len(list(out.iterdir())) <= 8, "so many files come back from a lent machine"
 
 
-def test_a_part_that_fails_or_takes_too_long_does_not_stop_the_next(bare: Bare, tmp_path: Path, packed: Path) -> None:
-    limits = ["--check-minutes", "0.3"]
-    found = gpu_run(bare, packed, tmp_path, *limits, "--only", "check", "--only", "train", "--stage", "no_such_stage")
-    summary = (tmp_path / "summary.md").read_text()
+def test_training_the_mixer_at_toy_size(runs: dict[str, Run]) -> None:
+    out, found = runs["mixer"].out, runs["mixer"].done.result()
+    assert found.returncode == 0, found.stdout[-3000:] + found.stderr
+    assert "| train | passed |" in (out / "summary.md").read_text()
+    assert (out / "brought.tar.00").stat().st_size
+
+
+def test_a_part_that_fails_or_takes_too_long_does_not_stop_the_next(runs: dict[str, Run]) -> None:
+    out, found = runs["fail"].out, runs["fail"].done.result()
+    summary = (out / "summary.md").read_text()
     assert found.returncode == 1
     assert "| check | cut off after" in summary or "| check | passed" in summary
     assert "| train | failed with exit status 2 |" in summary
-    assert "no_such_stage" in (tmp_path / "train.log").read_text()
+    assert "no_such_stage" in (out / "train.log").read_text()
 
 
 def test_packages_that_are_not_there_are_named(bare: Bare, tmp_path: Path) -> None:
