@@ -1,7 +1,7 @@
 """Frames per second of the networks alone, by resolution and steps, and their share of what the machine can compute.
 
     python benchmarks/models.py [--device cuda] [--sizes 256 512] [--steps 1 2 4] [--batch-sizes 8 32]
-        [--compile] [--graphs] [--minutes 1] [--jsonl bench.jsonl] [--toy]
+        [--layouts channels_last contiguous] [--compile] [--graphs] [--minutes 1] [--jsonl bench.jsonl] [--toy]
 
 The peak is measured on a product of two large matrices in the same precision; FLOPs are counted by torch. Times are
 medians once warm: what compiling or capturing takes is left out. Results of `--compile` and `--graphs` are compared
@@ -38,6 +38,7 @@ SPEECH_S = 20.0
 LEAST_S = {"cuda": 0.3, "cpu": 1.0}
 """What is timed again and again for so long."""
 SEED = 0
+LAYOUTS = ["channels_last", "contiguous"]
 PLAIN, COMPILED, GRAPHS = "plain", "compiled", "CUDA graph"
 COMPILE_S = 25.0
 """What compiling a network takes at most."""
@@ -74,10 +75,12 @@ def _tables(arguments: argparse.Namespace) -> Iterator[tuple[torch.dtype, Any, s
     half, full, last, contiguous = torch.bfloat16, torch.float32, torch.channels_last, torch.contiguous_format
     # A CPU without bfloat16 takes seconds for a toy.
     precisions = (full,) if arguments.toy else (half, full)
-    yield from ((precision, last, PLAIN) for precision in precisions)
+    if "channels_last" in arguments.layouts:
+        yield from ((precision, last, PLAIN) for precision in precisions)
     if arguments.graphs:
         yield from ((precision, last, GRAPHS) for precision in precisions)
-    yield from ((precision, contiguous, PLAIN) for precision in precisions)
+    if "contiguous" in arguments.layouts:
+        yield from ((precision, contiguous, PLAIN) for precision in precisions)
     if arguments.compile:
         yield from ((precision, last, COMPILED) for precision in precisions)
 
@@ -90,6 +93,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--landmark-steps", type=int, nargs="+", default=[4, 8, 16])
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8])
+    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=LAYOUTS, help="of what is timed plain")
     parser.add_argument("--threads", type=int, default=2, help="of a CPU")
     parser.add_argument("--compile", action="store_true", help="time the image networks through torch.compile too")
     parser.add_argument("--graphs", action="store_true", help="time them as CUDA graphs too; on a GPU only")

@@ -11,7 +11,10 @@ from dreamhead.training.settings import STAGES
 from tests.bare import ROOT, Bare, bare_environment
 from tests.training.conftest import shards as shards  # the fixture
 
-ABSENT = ("ray", "mediapipe", "s3fs", "aiobotocore", "botocore", "faster_whisper", "ctranslate2", "scenedetect", "moto")
+ABSENT = (
+    *("ray", "mediapipe", "s3fs", "aiobotocore", "botocore", "faster_whisper", "ctranslate2", "scenedetect", "moto"),
+    "espeakng_loader",
+)
 ROOMS = ("training", "pipelines", "models", "diffusion")
 SINGLE = (
     *("checkpoint", "stages.render", "stages.landmarks", "stages.finalize", "stages.work"),
