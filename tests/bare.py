@@ -63,7 +63,7 @@ def bare_environment(folder: Path, site: Path | None = None, without: Collection
         _link(distribution, packages)
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
     path = os.pathsep.join(map(str, paths))
-    environment = {**kept, "PYTHONPATH": path, "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**kept, "PYTHONPATH": path, "PYTHONNOUSERSITE": "1"}
     return Bare(python=folder / "venv" / "bin" / "python", environment=environment)
 
 

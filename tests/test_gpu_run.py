@@ -28,11 +28,7 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's own r
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Bare:
     """What a lent machine has: an import of anything else fails there, and here."""
-    folder = tmp_path_factory.mktemp("bare")
-    machine = bare_environment(folder)
-    # Else each process would compile all of torch anew.
-    machine.environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
-    return machine
+    return bare_environment(tmp_path_factory.mktemp("bare"))
 
 
 @pytest.fixture(scope="module")
