@@ -56,6 +56,8 @@ class LandmarkSettings(Section):
     """Level below which speech counts as silent, in dB of full scale."""
     min_silence_s: float = Field(default=0.24, ge=0)
     """Shortest pause that shuts the mouth."""
+    speech_start: Literal["file", "first_frame"] = "file"
+    """Where the speech begins in a video whose pictures start after its sound: at the file's zero, or with them."""
 
 
 class RenderSettings(Section):

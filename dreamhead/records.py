@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 LongerAudio = Literal["error", "trim", "freeze", "pingpong"]
+SpeechStart = Literal["file", "first_frame"]
 
 
 class Route(IntEnum):
@@ -35,6 +36,8 @@ class FrameTimes:
     """Presentation time at which the last frame ends, in ticks."""
     time_base: Fraction
     """Seconds per tick."""
+    lead: int = 0
+    """Ticks from the file's zero, where the earliest of its streams starts, to the first frame."""
 
     @property
     def frame_count(self) -> int:
@@ -43,14 +46,19 @@ class FrameTimes:
 
     @property
     def times_s(self) -> NDArray[np.float64]:
-        """(T,) seconds at which each frame is shown, from the first frame."""
-        ticks: NDArray[np.int64] = self.pts - self.pts[0]
+        """(T,) seconds at which each frame is shown, from the file's zero."""
+        ticks: NDArray[np.int64] = self.pts - self.zero
         return ticks.astype(np.float64) * float(self.time_base)
 
     @property
     def duration_s(self) -> float:
-        """Seconds from the first frame to the end of the last."""
-        return float((self.end_pts - int(self.pts[0])) * self.time_base)
+        """Seconds from the file's zero to the end of the last frame."""
+        return float((self.end_pts - self.zero) * self.time_base)
+
+    @property
+    def zero(self) -> int:
+        """The file's zero, in ticks of `pts`."""
+        return int(self.pts[0]) - self.lead
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,6 +80,17 @@ class VideoInfo(FrameTimes):
     has_audio: bool
     is_still: bool = False
     """A picture file: one frame, held for as long as the speech lasts."""
+    told_by: Literal["pts", "dts", "count"] = "pts"
+    """By what a packet is told from the others, and the frame in it: `dts` where the container has no other times,
+    `count` where it has none."""
+    packet_times: NDArray[np.int64] | None = None
+    """(T,) that, of each frame's packet, in the container's own ticks; None where it is `pts`."""
+    skipped_packets: int = 0
+    """Of the container, before the first that can be decoded by itself."""
+    title: str = ""
+    """As the container says it."""
+    warnings: tuple[str, ...] = ()
+    """What a person should know of the file."""
 
 
 @dataclass(frozen=True)

@@ -83,9 +83,10 @@ class ConditionJudge:
         if self._lipsync is None or task.condition not in SOUNDS:
             return {}
         if take.speech is not None:
-            heard = read_speech(take.info.uri, 0.0, take.info.duration_s, SAMPLE_RATE)
+            begin_s = float(take.info.times_s[take.first])
+            heard = read_speech(take.info.uri, begin_s, take.info.duration_s, SAMPLE_RATE)
         elif source.is_heard:
-            heard = source.speech()
+            heard = source.speech()[round(float(source.info.times_s[0]) * SAMPLE_RATE) :]
         else:
             return {}
         return self._lipsync(take, landmarks, heard)

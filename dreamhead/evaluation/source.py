@@ -74,7 +74,8 @@ class JudgedSource:
             raise MediaError(
                 f"{clip.audio_uri}: holds no sound that can be decoded; give the speech in the list's column audio_uri"
             )
-        begin_s = float(self.original.times_s[self.first]) + clip.speech_lag_s
+        # On the clock of the stretch, whose pictures may start after its zero.
+        begin_s = float(self.original.times_s[self.first] - info.times_s[0]) + clip.speech_lag_s
         return read_speech(clip.audio_uri, begin_s, begin_s + info.duration_s, SAMPLE_RATE)
 
     @cached_property

@@ -1,33 +1,72 @@
-"""Read sound as mono float32 samples at any rate, by time; time 0 is the first sample, or the first picture if any."""
+"""Read sound by time: mono float32 samples at any rate, or all channels as they are; gaps between packets are silence.
+
+Time 0 is the earliest start of the file's sound and pictures.
+"""
 
 import io
 import math
 import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from av.audio.frame import AudioFrame
+from av.audio.plane import AudioPlane
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.error import InvalidDataError
+from av.stream import Disposition
 from numpy.typing import NDArray
 
 from dreamhead import storage
 from dreamhead.errors import MediaError
-from dreamhead.media.container import MP4, find_video, media_errors, open_media
+from dreamhead.media.container import MP4, media_errors, open_media, signature, zero_s
 
 EXACT_TIMES = (MP4, "wav", "w64", "flac", "aiff")
 """Formats whose packets carry the exact number of their first sample, so that seeking loses none."""
+
+COUNTED = ("mp3", "aac", "ac3", "eac3", "dts", "truehd", "mlp", "loas", "amr")
+"""Formats whose packets carry no times: FFmpeg makes them up, counting what is no sound, too."""
 
 PREROLL_S = 0.5
 """Decoded and dropped after a seek, until the decoder's memory is what it would have been."""
 
 FILTER_SAMPLES = 4096
 """More source samples than the resampler looks to either side of one."""
+
+EXACT_TOLERANCE_S, MOST_TOLERANCE_S = 0.001, 0.01
+"""A packet's time may differ by so much from where the samples before it end, without a gap: times are rounded."""
+
+LAST_TOLERANCE_S = 0.06
+"""The same for the last packet, which no following one confirms."""
+
+JOINED_S = 0.1
+"""Times that go back by more than this belong to another recording, joined to the first."""
+
+MOST_GAP_S = 3600.0
+
+MOST_UNDECODABLE_S = 0.5
+"""A file with more sound than this that can't be decoded is refused."""
+
+SILENT_PEAK = 0.001
+"""-60 dB of full scale: nothing louder is speech."""
+
+CANCELLED_SHARE = 0.25
+"""Energy of the channels' mean, as a share of what it is where channels have nothing in common."""
+
+MISSING_S = 0.1
+"""A file that says that it lasts longer than this beyond its last sample is cut short."""
+
+MOST_RIFF_BYTES = 2**31
+"""Headers that say more are those of streams."""
+
+SAMPLE_TYPES = {"u8": "u1", "s16": "<i2", "s32": "<i4", "s64": "<i8", "flt": "<f4", "dbl": "<f8"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,37 +80,65 @@ class AudioInfo:
     """FFmpeg's name of the decoder."""
     duration_s: float
     """Seconds from time 0 to the last sample's end, without an encoder's padding."""
+    layout: str = "mono"
+    """FFmpeg's name of the channels' places; empty where there are so many without places that they can't be mixed."""
+    listened_to: int = -1
+    """The one channel that is listened to, where their mean would cancel; -1 is the mean of all."""
+    is_whole: bool = True
+    """Every packet can be decoded, so that its packets may be copied."""
+    language: str = ""
+    """Of the track, as the file says it."""
+    warnings: tuple[str, ...] = ()
+    """What a person should know of it."""
 
 
 def probe_audio(uri: str) -> AudioInfo:
-    """Say what a sound file, or a video file with sound, holds.
+    """Say what a sound file, or a video file with sound, holds, by decoding all of its default track.
 
-    Raises MediaError when the file is missing, isn't media, or has no sound that can be decoded.
+    Raises MediaError when the file is missing, isn't media, has no sound that can be decoded, or holds samples that
+    are no numbers.
     """
     with open_audio(uri) as (container, stream):
-        origin, first = _origin_and_first(uri, container, stream)
-        is_exact = container.format.name in EXACT_TIMES
-    end = _listed_end(uri) if is_exact else first + _decoded_duration(uri)
-    if end <= origin:
-        raise MediaError(f"{uri}: its sound has no length")
-    return AudioInfo(
-        uri=uri,
-        sample_rate=stream.codec_context.sample_rate,
-        channels=stream.codec_context.layout.nb_channels,
-        codec=stream.codec_context.name,
-        duration_s=float(end - origin),
-    )
+        heard = _Heard(uri, stream)
+        track = _Track(uri, container, stream)
+        for position, frame in track.placed():
+            heard.add(position, frame)
+        context = stream.codec_context
+        rate, layout = context.sample_rate, _layout(context.layout.name, context.layout.nb_channels)
+        end_s = Fraction(heard.end, rate)
+        if container.format.name == MP4 and stream.start_time is not None and stream.duration:
+            # An edit list may end within the last packet.
+            listed_s = (stream.start_time + stream.duration) * Fraction(stream.time_base or 0) - track.zero_s
+            end_s = min(end_s, listed_s)
+        if end_s <= 0:
+            raise MediaError(f"{uri}: its sound has no length")
+        return AudioInfo(
+            uri=uri,
+            sample_rate=rate,
+            channels=context.layout.nb_channels,
+            codec=context.name,
+            duration_s=float(end_s),
+            layout=layout,
+            listened_to=heard.listened_to(),
+            is_whole=not track.undecodable_s,
+            language=_language(stream.metadata.get("language", "")),
+            warnings=(*track.warnings(), *heard.warnings(layout), *_missing(uri, container, stream, end_s)),
+        )
 
 
-def read_speech(uri: str, start_s: float, stop_s: float, sample_rate: int = 16_000) -> NDArray[np.float32]:
+def read_speech(
+    source: str | AudioInfo, start_s: float, stop_s: float, sample_rate: int = 16_000
+) -> NDArray[np.float32]:
     """Decode [start_s, stop_s) to (N,) mono samples, N = round((stop_s - start_s) * sample_rate); silence outside.
 
-    A range equals the same range of the whole, but for the noise that AAC decoders make up. Memory follows the range,
-    not the file. Raises MediaError.
+    Mono is the mean of all channels; of a file that was probed, the one channel that its facts name. A range equals
+    the same range of the whole, but for the noise that AAC decoders make up. Memory follows the range, not the file.
+    Raises MediaError.
     """
+    uri, channel = (source, -1) if isinstance(source, str) else (source.uri, source.listened_to)
     samples = np.zeros(round((stop_s - start_s) * sample_rate), dtype=np.float32)
     start = round(start_s * sample_rate)
-    for position, block in _resampled(uri, start, start + len(samples), sample_rate):
+    for position, block in _resampled(uri, start, start + len(samples), sample_rate, channel):
         first, last = max(position, start), min(position + len(block), start + len(samples))
         if first < last:
             samples[first - start : last - start] = block[first - position : last - position]
@@ -92,61 +159,223 @@ def write_wav(path: Path, samples: NDArray[np.float32], sample_rate: int) -> Non
 
 @contextmanager
 def open_audio(uri: str) -> Iterator[tuple[InputContainer, AudioStream]]:
-    """Open a file with its first sound stream; raises MediaError when it has none that can be decoded."""
+    """Open a file with its default sound track, else its first that can be decoded.
+
+    Raises MediaError when it has none.
+    """
     with open_media(uri) as container:
-        stream = next(iter(container.streams.audio), None)
+        tracks = container.streams.audio
+        known = [stream for stream in tracks if stream.codec_context is not None]
+        stream = next((one for one in known if one.disposition & Disposition.default), next(iter(known), None))
         if stream is None:
-            raise MediaError(f"{uri}: holds no audio stream")
-        if stream.codec_context is None:
-            raise MediaError(f"{uri}: no decoder for its audio stream")
+            raise MediaError(f"{uri}: {'no decoder for its audio stream' if tracks else 'holds no audio stream'}")
         yield container, stream
 
 
-def origin_s(uri: str) -> Fraction:
-    """The container's time, in seconds, that is time 0 here."""
-    with open_audio(uri) as (container, stream):
-        return _origin_and_first(uri, container, stream)[0]
+def native_blocks(uri: str, container: InputContainer, stream: AudioStream, stop_s: Fraction) -> Iterator[NDArray[Any]]:
+    """All of [0, stop_s) in blocks (channels, n) of the source's own sample type and rate; gaps are silence."""
+    rate, channels = stream.codec_context.sample_rate, stream.codec_context.layout.nb_channels
+    placed = ((position, _channels(frame, channels)) for position, frame in _Track(uri, container, stream).placed())
+    return _contiguous(placed, 0, round(stop_s * rate), channels)
 
 
-def decode_audio(uri: str, container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
-    """Decode a stream from where the container stands; raises MediaError where the sound is damaged."""
-    with media_errors(uri, "its sound can't be decoded"):
-        for frame in container.decode(stream):
-            if frame.sample_rate != stream.codec_context.sample_rate:
-                raise MediaError(
-                    f"{uri}: the sample rate changes from {stream.codec_context.sample_rate} to {frame.sample_rate} Hz"
-                )
-            yield frame
+class _Track:
+    """One sound track from where its container stands: its frames, each with the number of its first sample."""
+
+    def __init__(self, uri: str, container: InputContainer, stream: AudioStream) -> None:
+        self._uri, self._container, self._stream = uri, container, stream
+        self._rate = stream.codec_context.sample_rate
+        self._time_base = Fraction(stream.time_base or 0)
+        self._is_exact = container.format.name in EXACT_TIMES
+        self._is_counted = container.format.name in COUNTED
+        self.zero_s = zero_s(container)
+        self.undecodable_s = 0.0
+        self._first_undecodable_s = self._first_gap_s = self._gaps_s = 0.0
+
+    def placed(self) -> Iterator[tuple[int, AudioFrame]]:
+        """Frames with the number of their first sample; where times jump, so do numbers. Raises MediaError."""
+        position: int | None = None
+        shift = 0
+        for frame, following in pairwise(chain(self._frames(), [None])):
+            assert frame is not None
+            if position is None:
+                position = self._number(frame) or 0
+                self._check_gap(0, position)
+            off = self._gap(position - shift, frame, following)
+            if off < -JOINED_S * self._rate:
+                shift -= off
+            elif off:
+                self._note_gap(position, off)
+                position += off
+            yield position, frame
+            position += frame.samples
+
+    def warnings(self) -> Iterator[str]:
+        """What a person should know of the track."""
+        if self._gaps_s > JOINED_S:
+            yield (
+                f"{self._uri}: {self._gaps_s:.2f} s of the sound are missing, the first at {self._first_gap_s:.2f} s; "
+                "there is silence in their place"
+            )
+        if self.undecodable_s:
+            yield (
+                f"{self._uri}: the sound can't be decoded at {self._first_undecodable_s:.2f} s, "
+                f"{self.undecodable_s:.3f} s in all; it is left out"
+            )
+
+    def _frames(self) -> Iterator[AudioFrame]:
+        rate, decoded_s = self._rate, 0.0
+        with media_errors(self._uri, "its sound can't be decoded"):
+            for packet in self._container.demux(self._stream):
+                if not packet.size and packet.dts is not None:
+                    # PyAV takes an empty packet for the end, which is the one without any time.
+                    continue
+                try:
+                    frames = packet.decode()
+                except InvalidDataError:
+                    # What is no sound, such as a tag in the middle, FFmpeg's own players leave out, too.
+                    self._note_undecodable(packet.duration or 0, decoded_s)
+                    continue
+                for frame in frames:
+                    if frame.sample_rate != rate:
+                        raise MediaError(
+                            f"{self._uri}: the sample rate changes from {rate} to {frame.sample_rate} Hz "
+                            f"at {decoded_s:.2f} s"
+                        )
+                    decoded_s += frame.samples / rate
+                    if frame.samples:
+                        yield frame
+        if self.undecodable_s and not decoded_s:
+            raise MediaError(f"{self._uri}: its sound can't be decoded")
+
+    def _number(self, frame: AudioFrame | None) -> int | None:
+        """Of a frame's first sample, by the frame's time."""
+        if frame is None or frame.pts is None:
+            return None
+        return round((frame.pts * Fraction(frame.time_base or self._time_base) - self.zero_s) * self._rate)
+
+    def _gap(self, expected: int, frame: AudioFrame, following: AudioFrame | None) -> int:
+        """Samples by which a frame comes later than where the one before it ended."""
+        number = self._number(frame)
+        if number is None or self._is_counted:
+            return 0
+        rounding = round(1.5 * float(self._time_base) * self._rate)
+        if self._is_exact:
+            return number - expected if abs(number - expected) > max(EXACT_TOLERANCE_S * self._rate, rounding) else 0
+        tolerance = max(min(frame.samples / 2, MOST_TOLERANCE_S * self._rate), rounding)
+        after = self._number(following)
+        # Times may be off for a packet, as Vorbis' are by its windows; a gap moves all that follows.
+        behind = abs(after - expected - frame.samples) if after is not None else abs(number - expected)
+        needed = tolerance if after is not None else max(tolerance, LAST_TOLERANCE_S * self._rate)
+        return number - expected if min(abs(number - expected), behind) > needed else 0
+
+    def _check_gap(self, position: int, samples: int) -> None:
+        if samples > MOST_GAP_S * self._rate:
+            raise MediaError(
+                f"{self._uri}: its times jump by {samples / self._rate:.0f} s at {position / self._rate:.2f} s; "
+                f"at most {MOST_GAP_S:.0f} s are taken for a gap"
+            )
+
+    def _note_gap(self, position: int, samples: int) -> None:
+        self._check_gap(position, samples)
+        if not self._gaps_s:
+            self._first_gap_s = position / self._rate
+        self._gaps_s += max(0, samples) / self._rate
+
+    def _note_undecodable(self, ticks: int, at_s: float) -> None:
+        if not self.undecodable_s:
+            self._first_undecodable_s = at_s
+        self.undecodable_s += max(float(ticks * self._time_base), 1 / self._rate)
+        if self.undecodable_s > MOST_UNDECODABLE_S:
+            raise MediaError(
+                f"{self._uri}: its sound can't be decoded at {self._first_undecodable_s:.2f} s and after, more than "
+                f"{MOST_UNDECODABLE_S:g} s in all"
+            )
 
 
-def _origin_and_first(uri: str, container: InputContainer, stream: AudioStream) -> tuple[Fraction, Fraction]:
-    """The container's times of time 0 and of the first sample, in seconds."""
-    frame = next(decode_audio(uri, container, stream), None)
-    if frame is None:
-        raise MediaError(f"{uri}: its sound has no length")
-    first = Fraction(frame.pts or 0) * Fraction(frame.time_base or 0)
-    video = find_video(container)
-    if video is None or video.start_time is None:
-        return first, first
-    return video.start_time * Fraction(video.time_base or 0), first
+@dataclass
+class _Heard:
+    """What is learnt of a track's samples while they pass."""
+
+    uri: str
+    stream: AudioStream
+    end: int = 0
+    """One past the last sample's number."""
+    _peak: float = 0.0
+    _energy: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    """(channels,) sums of squares."""
+    _mean_energy: float = 0.0
+
+    def add(self, position: int, frame: AudioFrame) -> None:
+        """Take in one frame; raises MediaError where a sample is no number."""
+        channels = self.stream.codec_context.layout.nb_channels
+        values = _channels(frame, channels)
+        self.end = max(self.end, position + frame.samples)
+        is_float = values.dtype.kind == "f"
+        floats = _as_floats(values).astype(np.float32)
+        if is_float and not np.isfinite(floats).all():
+            at_s = (position + int(np.argmin(np.isfinite(floats).all(axis=0)))) / frame.sample_rate
+            raise MediaError(
+                f"{self.uri}: the sound holds samples that are no finite numbers, the first at {at_s:.2f} s"
+            )
+        self._peak = max(self._peak, float(floats.max(initial=0)), -float(floats.min(initial=0)))
+        if channels > 1:
+            if not len(self._energy):
+                self._energy = np.zeros(channels)
+            self._energy += np.einsum("cn,cn->c", floats, floats)
+            mean = floats.mean(axis=0)
+            self._mean_energy += float(mean @ mean)
+
+    def listened_to(self) -> int:
+        """The loudest channel where the channels cancel each other, else -1."""
+        alone = float(self._energy.sum()) / max(len(self._energy), 1) ** 2
+        return int(self._energy.argmax()) if self._mean_energy < CANCELLED_SHARE * alone else -1
+
+    def warnings(self, layout: str) -> Iterator[str]:
+        """What a person should know of the samples."""
+        if self._peak < SILENT_PEAK:
+            yield f"{self.uri}: the speech is silent all through"
+        elif (channel := self.listened_to()) >= 0:
+            yield f"{self.uri}: the channels cancel each other; the lips follow channel {channel + 1} alone"
+        if not layout:
+            count = self.stream.codec_context.layout.nb_channels
+            yield f"{self.uri}: {count} channels without known places; they are mixed to one"
 
 
-def _listed_end(uri: str) -> Fraction:
-    """The container's time, in seconds, at which its packets end; an edit list may end within the last one."""
-    with open_audio(uri) as (container, stream), media_errors(uri, "can't be read to its end"):
-        end = max((packet.pts or 0) + (packet.duration or 0) for packet in container.demux(stream))
-        if container.format.name == MP4 and stream.start_time is not None and stream.duration:
-            end = min(end, stream.start_time + stream.duration)
-        return end * Fraction(stream.time_base or 0)
+def _bytes_missing(head: bytes, size: int) -> int:
+    """Of a RIFF file, by its header; 0 where that was written before the length was known."""
+    said = int.from_bytes(head[4:8], "little") + 8
+    return max(0, said - size) if head[:4] == b"RIFF" and said < MOST_RIFF_BYTES and size > 0 else 0
 
 
-def _decoded_duration(uri: str) -> Fraction:
-    with open_audio(uri) as (container, stream):
-        samples = sum(frame.samples for frame in decode_audio(uri, container, stream))
-        return Fraction(samples, stream.codec_context.sample_rate)
+def _missing(uri: str, container: InputContainer, stream: AudioStream, end_s: Fraction) -> Iterator[str]:
+    """A warning where a file's header says that there is more than there is."""
+    if container.format.name not in (*EXACT_TIMES, "caf", "au", "tta", "wv", "ape") or not stream.duration:
+        return
+    said_s = stream.duration * Fraction(stream.time_base or 0)
+    if container.format.name == "wav" and stream.codec_context.bit_rate:
+        # FFmpeg believes the file's size, and not its header.
+        said_s += Fraction(8 * _bytes_missing(signature(uri), container.size), stream.codec_context.bit_rate)
+    if said_s - end_s > MISSING_S:
+        yield (
+            f"{uri}: is cut short: it says {float(said_s):.2f} s of sound, {float(said_s - end_s):.2f} s of "
+            "them are missing"
+        )
 
 
-def _resampled(uri: str, start: int, stop: int, rate: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def _language(text: str) -> str:
+    return "" if text.lower() in ("und", "mis", "zxx") else text
+
+
+def _layout(name: str, channels: int) -> str:
+    """A layout that FFmpeg can mix: channels without places get those that are usual for as many."""
+    if not name.endswith("channels"):
+        return name
+    usual = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+    return usual.get(channels, "")
+
+
+def _resampled(uri: str, start: int, stop: int, rate: int, channel: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Blocks that cover samples [start, stop) at `rate` where there is sound, each with its first sample's number."""
     with open_audio(uri) as (container, stream):
         source_rate = stream.codec_context.sample_rate
@@ -156,61 +385,89 @@ def _resampled(uri: str, start: int, stop: int, rate: int) -> Iterator[tuple[int
         last = max(0, -(-stop * source_rate // rate)) + FILTER_SAMPLES
         position = first * rate // source_rate
         resampler = AudioResampler(format="fltp", layout="mono", rate=rate)
-        for block in _contiguous(_source_blocks(uri, container, stream, first), first, last):
-            for frame in resampler.resample(_mono_frame(block, source_rate)):
+        blocks = _contiguous(_mono_blocks(uri, container, stream, first, channel), first, last, 1)
+        for block in blocks:
+            for frame in resampler.resample(_mono_frame(block[0], source_rate)):
                 array: NDArray[np.float32] = frame.to_ndarray()[0]
                 yield position, array
                 position += len(array)
 
 
-def _source_blocks(
-    uri: str, container: InputContainer, stream: AudioStream, first: int
+def _mono_blocks(
+    uri: str, container: InputContainer, stream: AudioStream, first: int, channel: int
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Mono blocks (n,) at the source's rate, each with its first sample's number; from before `first` on."""
-    rate = stream.codec_context.sample_rate
-    origin, first_sample = _origin_and_first(uri, container, stream)
-    seek_s = Fraction(first, rate) + origin - Fraction(PREROLL_S)
-    is_far = container.format.name in EXACT_TIMES and seek_s > first_sample
-    time_base = Fraction(stream.time_base or 0)
-    container.seek(math.floor(max(seek_s, first_sample) / time_base) if is_far else 0, stream=stream)
-    position: int | None = None
-    for frame in decode_audio(uri, container, stream):
-        if position is None:
-            position = round(((frame.pts or 0) * time_base - origin) * rate)
-        yield position, _mono(frame)
-        position += frame.samples
+    """Mono blocks (1, n) at the source's rate, each with its first sample's number; from before `first` on."""
+    context = stream.codec_context
+    track, time_base = _Track(uri, container, stream), Fraction(stream.time_base or 0)
+    seek_s = Fraction(first, context.sample_rate) + track.zero_s - Fraction(PREROLL_S)
+    is_far = container.format.name in EXACT_TIMES and seek_s > (stream.start_time or 0) * time_base
+    if is_far:
+        container.seek(math.floor(seek_s / time_base), stream=stream)
+    for position, frame in track.placed():
+        values = _channels(frame, context.layout.nb_channels)
+        chosen = values if channel < 0 else values[channel : channel + 1]
+        yield (
+            position,
+            _as_floats(chosen.mean(axis=0, keepdims=True, dtype=np.float64), values.dtype).astype(np.float32),
+        )
 
 
 def _contiguous(
-    blocks: Iterator[tuple[int, NDArray[np.float32]]], first: int, last: int
-) -> Iterator[NDArray[np.float32]]:
-    """Cut blocks to samples [first, last), with silence where none are."""
+    blocks: Iterator[tuple[int, NDArray[Any]]], first: int, last: int, channels: int
+) -> Iterator[NDArray[Any]]:
+    """Cut blocks (channels, n) to samples [first, last), with silence where none are."""
     position = first
+    dtype: np.dtype[Any] = np.dtype(np.float32)
     for start, block in blocks:
+        dtype = block.dtype
         if start >= last:
             break
-        if start > position:
-            yield np.zeros(start - position, dtype=np.float32)
-            position = start
-        part = block[position - start : last - start]
-        if len(part) and position < start + len(block):
+        yield from _silence(channels, start - position, dtype)
+        position = max(position, start)
+        part = block[:, position - start : last - start]
+        if part.size:
             yield part
-            position += len(part)
-    if position < last:
-        yield np.zeros(last - position, dtype=np.float32)
+            position += part.shape[1]
+    yield from _silence(channels, last - position, dtype)
 
 
-def _mono(frame: AudioFrame) -> NDArray[np.float32]:
-    """(n,) the channels' mean, in [-1, 1]."""
-    values = frame.to_ndarray()
-    if not frame.format.is_planar:
-        values = values.reshape(-1, frame.layout.nb_channels).T
-    mean: NDArray[np.float64] = values.mean(axis=0, dtype=np.float64)
-    if values.dtype == np.uint8:
-        mean -= 128.0
-    if values.dtype.kind in "iu":
-        mean /= 2.0 ** (8 * values.dtype.itemsize - 1)
-    return mean.astype(np.float32)
+SILENCE_SAMPLES = 65536
+
+
+def _silence(channels: int, samples: int, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+    level = 128 if dtype == np.uint8 else 0
+    for start in range(0, samples, SILENCE_SAMPLES):
+        yield np.full((channels, min(SILENCE_SAMPLES, samples - start)), level, dtype=dtype)
+
+
+def _channels(frame: AudioFrame, channels: int) -> NDArray[Any]:
+    """(channels, n) samples of a frame in its own type; one that has another number of channels is mixed.
+
+    PyAV's own `planes` and `to_ndarray` read beyond the last plane where there are eight or more.
+    """
+    count, own = frame.samples, frame.layout.nb_channels
+    dtype = np.dtype(SAMPLE_TYPES[frame.format.name.removesuffix("p")])
+    if frame.format.is_planar:
+        values = np.stack([_samples(frame, index, dtype, count) for index in range(own)])
+    else:
+        values = _samples(frame, 0, dtype, count * own).reshape(count, own).T
+    if own != channels:
+        values = np.tile(values.mean(axis=0, keepdims=True, dtype=np.float64).astype(dtype), (channels, 1))
+    return values
+
+
+def _samples(frame: AudioFrame, plane: int, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
+    buffer: Any = AudioPlane(frame, plane)
+    return np.frombuffer(buffer, dtype, count)
+
+
+def _as_floats(values: NDArray[Any], dtype: np.dtype[Any] | None = None) -> NDArray[Any]:
+    """Samples in [-1, 1] of values in the range of `dtype`, their own unless given."""
+    kind = dtype or values.dtype
+    if kind.kind == "f":
+        return values
+    floats = values.astype(np.float64) - (128.0 if kind == np.uint8 else 0.0)
+    return floats / 2.0 ** (8 * kind.itemsize - 1)
 
 
 def _mono_frame(samples: NDArray[np.float32], rate: int) -> AudioFrame:

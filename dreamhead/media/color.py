@@ -15,6 +15,9 @@ BT709: Color = (1, 1, 1, 1)
 """Colour of high-definition video, with limited range."""
 
 UNSPECIFIED = 2
+HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
+"""By FFmpeg's number of the transfer."""
+
 RGB_MATRIX = 0
 
 # swscale's numbers, by FFmpeg's numbers of the same matrices; neither BT.2020's constant luminance nor YCgCo is there.

@@ -1,8 +1,12 @@
 """Open media files for reading; whatever goes wrong is a MediaError that names the file."""
 
+import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from errno import EINVAL
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -13,27 +17,69 @@ from av.video.stream import VideoStream
 
 from dreamhead import storage
 from dreamhead.disk import FULL, disk_full
-from dreamhead.errors import MediaError, NotFoundError
+from dreamhead.errors import MediaError, NotFoundError, StorageError
 
 MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 """FFmpeg's name of the MP4 family, the formats with exact times and edit lists."""
 
-# Playlists stay out: they make FFmpeg open whatever other files and hosts they name.
-FORMATS = (
-    f"{MP4},matroska,webm,avi,mpegts,mpeg,mpegvideo,h264,hevc,flv,asf,mxf,ogg,gif,apng,"
-    "wav,w64,mp3,aac,flac,aiff,caf,ac3,eac3,amr,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe"
-)
-
-STILL_FORMATS = {
-    ".png": "png_pipe",
-    ".jpg": "jpeg_pipe",
-    ".jpeg": "jpeg_pipe",
-    ".webp": "webp_pipe",
-    ".bmp": "bmp_pipe",
-    ".tif": "tiff_pipe",
-    ".tiff": "tiff_pipe",
+# Playlists and scripts stay out: they make FFmpeg open whatever other files and hosts they name.
+FORMATS = {
+    "MP4 and MOV": MP4,
+    "Matroska and WebM": "matroska,webm",
+    "AVI": "avi",
+    "MPEG": "mpegts,mpeg,mpegvideo,m4v,h264,hevc,vvc,obu,ivf,vc1,dirac,cavsvideo",
+    "MXF and GXF": "mxf,gxf,lxf",
+    "DV": "dv",
+    "FLV": "flv,live_flv",
+    "ASF": "asf",
+    "Ogg": "ogg",
+    "NUT": "nut",
+    "RealMedia": "rm",
+    "YUV4MPEG": "yuv4mpegpipe",
+    "MJPEG": "mjpeg,smjpeg",
+    "GIF, APNG": "gif,apng",
+    "WAV, AU, AIFF, CAF": "wav,w64,au,aiff,caf,voc,ircam,nistsphere,sox,xwma",
+    "MP3, AAC": "mp3,aac,loas",
+    "AC-3, DTS, TrueHD": "ac3,eac3,dts,dtshd,truehd,mlp,spdif",
+    "FLAC and other lossless sound": "flac,tta,wv,ape,tak,shn,mpc,mpc8,osq",
+    "AMR and other speech": "amr,amrnb,amrwb,qcp,oma,lc3",
+    "pictures": "png_pipe,jpeg_pipe,jpegls_pipe,jpegxl_pipe,jpegxl_anim,j2k_pipe,webp_pipe,bmp_pipe,tiff_pipe,gif_pipe,"
+    "dpx_pipe,exr_pipe,hdr_pipe,psd_pipe,qoi_pipe,sgi_pipe,ppm_pipe,pgm_pipe,pam_pipe,pcx_pipe",
 }
-"""The demuxer of each kind of picture file; FFmpeg's guess would take the name for a pattern of many files."""
+"""FFmpeg's demuxers that are used, under the names that people know them by."""
+
+REFUSED = {
+    b"#EXTM3U": "an HLS playlist",
+    b"ffconcat": "a list of files for FFmpeg",
+    b"<?xml": "XML",
+    b"<MPD": "a DASH manifest",
+    b"<html": "a web page",
+    b"<!doctype html": "a web page",
+    b"%PDF": "PDF",
+    b"PK\x03\x04": "a ZIP archive, or an office document",
+    b"\x1f\x8b": "a gzip archive",
+    b"7z\xbc\xaf": "a 7-Zip archive",
+    b"Rar!": "a RAR archive",
+    b"MThd": "MIDI, which holds notes and no sound",
+    b"CWS": "Flash",
+    b"FWS": "Flash",
+    b"MZ": "a program for Windows",
+    b"\x7fELF": "a program",
+    b"#!": "a script",
+    b"{": "JSON or text",
+    b"git-lfs": "a Git LFS pointer instead of the file",
+    b"version https://git-lfs": "a Git LFS pointer instead of the file",
+}
+"""What files that are no media begin with, and what they are."""
+
+PICTURE = re.compile(
+    rb"\x89PNG|\xff\xd8\xff|RIFF....WEBP|BM.{4}\0{4}|II[*+]\0|MM\0[*+]"
+    rb"|SDPX|XPDS|v/1\x01|\0\0\0\x0c(jP  |JXL )|\xff\x4f\xff\x51|\xff\x0a|8BPS|qoif|#\?R|P[1-7]\s",
+    re.DOTALL,
+)
+"""What picture files begin with, those that may be animated left out."""
+
+SIGNATURE_BYTES = 64
 
 REMOTE_BUFFER = 64 * 1024
 """Bytes that FFmpeg asks for at a time; `storage` decides how much is fetched, and a seek throws this much away."""
@@ -42,10 +88,17 @@ REMOTE_BUFFER = 64 * 1024
 @contextmanager
 def open_media(uri: str) -> Iterator[InputContainer]:
     """Open a local or remote media file; closes it in the end. Raises MediaError, and StorageError when S3 fails."""
-    with media_errors(uri, "can't be opened as media"):
+    try:
         container = _open(uri)
+    except FFmpegError as error:
+        raise MediaError(f"{uri}: can't be opened as media: {_reason(error)}{_kind(uri)}") from error
     with container:
         yield container
+
+
+def _reason(error: FFmpegError) -> str:
+    # This is how FFmpeg says that a format isn't one of those that are used.
+    return "its format isn't supported" if error.errno == EINVAL else str(error.strerror)
 
 
 @contextmanager
@@ -66,21 +119,63 @@ def find_video(container: InputContainer) -> VideoStream | None:
     return next(moving, None)
 
 
+def zero_s(container: InputContainer) -> Fraction:
+    """The container's time, in seconds, that is time 0 here: the earliest start of its sound and pictures."""
+    streams = [*container.streams.audio, *filter(None, [find_video(container)])]
+    known = [stream for stream in streams if stream.start_time is not None]
+    return min(((one.start_time or 0) * Fraction(one.time_base or 0) for one in known), default=Fraction(0))
+
+
+def signature(uri: str) -> bytes:
+    """The first bytes of a file, which tell its kind whatever its name is; raises MediaError, StorageError."""
+    try:
+        if storage.is_remote(uri):
+            with storage.open_read(uri) as file:
+                return bytes(file.read(SIGNATURE_BYTES))
+        with storage.local_path(uri).open("rb") as file:
+            return file.read(SIGNATURE_BYTES)
+    except (NotFoundError, FileNotFoundError) as error:
+        raise MediaError(f"{uri}: no such file") from error
+    except OSError as error:
+        raise MediaError(f"{uri}: can't be opened as media: {error.strerror or error}") from error
+
+
+def is_picture(head: bytes) -> bool:
+    """Whether a file that begins so is a picture, by its signature."""
+    return PICTURE.match(head) is not None
+
+
 def _open(uri: str) -> InputContainer:
-    still_format = STILL_FORMATS.get(PurePosixPath(uri).suffix.lower())
     options: dict[str, Any] = {
         "mode": "r",
-        "format": still_format,
-        "container_options": {"format_whitelist": FORMATS},
+        "container_options": {"format_whitelist": ",".join(FORMATS.values())},
         "metadata_errors": "replace",
     }
-    if not storage.is_remote(uri):
-        # An absolute path, since FFmpeg would take what stands before a colon for a protocol.
-        container: InputContainer = av.open(str(storage.local_path(uri).absolute()), **options)
-        return container
-    try:
-        file = storage.open_read(uri)
-    except NotFoundError as error:
-        raise MediaError(f"{uri}: no such file") from error
-    container = av.open(file, buffer_size=REMOTE_BUFFER, **options)
+    if storage.is_remote(uri):
+        try:
+            file = storage.open_read(uri)
+        except NotFoundError as error:
+            raise MediaError(f"{uri}: no such file") from error
+        is_pictured = is_picture(file.read(SIGNATURE_BYTES))
+        file.seek(0)
+    else:
+        is_pictured = is_picture(signature(uri))
+    if is_pictured:
+        # From memory it has no name, which FFmpeg would take for a pattern of many files, or for the kind of picture.
+        pictured: InputContainer = av.open(io.BytesIO(storage.read_bytes(uri)), **options)
+        return pictured
+    # An absolute path, since FFmpeg would take what stands before a colon for a protocol.
+    source = file if storage.is_remote(uri) else str(storage.local_path(uri).absolute())
+    container: InputContainer = av.open(source, buffer_size=REMOTE_BUFFER, **options)
     return container
+
+
+def _kind(uri: str) -> str:
+    """A sentence on what a file that can't be opened seems to be, and on what is allowed."""
+    try:
+        head = signature(uri).lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+    except (MediaError, StorageError):
+        return ""
+    known = next((name for mark, name in REFUSED.items() if head.startswith(mark.lower())), "")
+    seen = f"; it is {known}" if known else "; it is empty" if not head else ""
+    return f"{seen}; allowed: {', '.join(FORMATS)}"

@@ -30,6 +30,9 @@ NVENC_PRESETS = ("p1", "p2", "p3", "p4", "p5", "p6", "p7", "slow", "medium", "fa
 
 MAX_TIMESCALE = 2**31 - 1
 
+MOVIE_TICKS = 48_000
+"""Fewest ticks a second of an MP4's edit lists."""
+
 OPENCV_CPU_AVX2 = 11
 """OpenCV's number of the feature, which its Python names lack."""
 
@@ -87,8 +90,10 @@ def mp4_timescales(time_base: Fraction) -> dict[str, str]:
     """Options of FFmpeg's MP4 muxer that keep times of `time_base` exactly, in the track and in its edit list."""
     if time_base.denominator > MAX_TIMESCALE:
         raise MediaError(f"time base {time_base} is too fine for MP4; allowed: 1/{MAX_TIMESCALE} s or coarser")
-    ticks = str(time_base.denominator)
-    return {"video_track_timescale": ticks, "movie_timescale": ticks}
+    ticks = time_base.denominator
+    # The movie's scale also places the sound, which a coarse one would move; a multiple keeps the pictures exact.
+    movie_ticks = ticks * -(-MOVIE_TICKS // ticks)
+    return {"video_track_timescale": str(ticks), "movie_timescale": str(movie_ticks)}
 
 
 def _add_stream(output: OutputContainer, info: VideoInfo, settings: OutputSettings) -> VideoStream:

@@ -20,9 +20,9 @@ from dreamhead.config import OutputSettings
 from dreamhead.errors import MediaError
 from dreamhead.media.container import find_video, media_errors, open_media
 from dreamhead.media.encode import mp4_timescales
-from dreamhead.media.speech_track import Packets, add_speech
+from dreamhead.media.speech_track import Packets, Speech, add_speech
 from dreamhead.media.video import probe
-from dreamhead.records import VideoInfo
+from dreamhead.records import FrameTimes, VideoInfo
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """FFmpeg's muxer by the output's suffix."""
@@ -56,22 +56,19 @@ def join(
     chunks: Sequence[Path | str],
     chunk_pts: Sequence[int],
     info: VideoInfo,
-    pts: NDArray[np.int64],
-    end_pts: int,
-    audio_uri: str,
-    audio_end_s: float | None,
+    times: FrameTimes,
+    speech: Speech,
     output: Path,
     settings: OutputSettings,
     metadata: dict[str, str],
 ) -> None:
-    """Write the output: the chunks' packets at the times `pts` (T,), and the speech.
+    """Write the output: the chunks' packets at `times`, and the speech.
 
-    `chunk_pts` are the times at which the chunks start, `end_pts` is when the last frame ends, all in ticks of the
-    source's time base; the output starts at zero. The speech starts with the first frame, is cut at `audio_end_s`
-    (to a packet's length where it is copied), and is followed by silence where it is shorter than the video. Sound
-    keeps its codec where the container takes it, else becomes AAC of the same rate and channels; MOV and Matroska
-    keep PCM. Matroska rounds times to milliseconds. Raises MediaError, and StorageError for a chunk that can't be
-    read.
+    `chunk_pts` are the times at which the chunks start, in ticks of the source's time base; the output's zero is that
+    of `times`. The speech is cut at its end (to a packet's length where it is copied), and is followed by silence
+    where it is shorter than the video. Sound keeps its codec where the container takes it, else becomes AAC of the
+    same rate and channels; MOV and Matroska keep PCM. Matroska rounds times to milliseconds. Raises MediaError, and
+    StorageError for a chunk that can't be read.
     """
     with (
         _open_output(output, info, metadata) as container,
@@ -81,10 +78,8 @@ def join(
             container,
             zip(map(str, chunks), chunk_pts, strict=True),
             info,
-            pts,
-            end_pts,
-            audio_uri,
-            audio_end_s,
+            times,
+            speech,
             settings,
         )
 
@@ -92,10 +87,8 @@ def join(
 def join_as_they_come(
     chunks: Iterable[tuple[str, int]],
     info: VideoInfo,
-    pts: NDArray[np.int64],
-    end_pts: int,
-    audio_uri: str,
-    audio_end_s: float | None,
+    times: FrameTimes,
+    speech: Speech,
     output: Writable,
     settings: OutputSettings,
 ) -> None:
@@ -109,22 +102,20 @@ def join_as_they_come(
         media_errors("the stream", "can't be written"),
         av.open(output, "w", format="mp4", container_options=options) as container,
     ):
-        _fill(container, iter(chunks), info, pts, end_pts, audio_uri, audio_end_s, settings)
+        _fill(container, iter(chunks), info, times, speech, settings)
 
 
 def _fill(
     container: OutputContainer,
     chunks: Iterator[tuple[str, int]],
     info: VideoInfo,
-    pts: NDArray[np.int64],
-    end_pts: int,
-    audio_uri: str,
-    audio_end_s: float | None,
+    times: FrameTimes,
+    speech: Speech,
     settings: OutputSettings,
 ) -> None:
-    ticks = np.append(pts, end_pts) - pts[0]
+    ticks = np.append(times.pts, times.end_pts) - times.zero
     first = next(chunks)
-    starts = ((uri, int(start) - int(pts[0])) for uri, start in chain([first], chunks))
+    starts = ((uri, int(start) - times.zero) for uri, start in chain([first], chunks))
     with open_media(first[0]) as opened:
         template = _video_of(first[0], find_video(opened))
         stream = _add_video(container, template, info)
@@ -132,14 +123,13 @@ def _fill(
         video = _video_packets(starts, info, ticks, delay, stream)
         with add_speech(
             container,
-            audio_uri,
+            speech,
             video_s=float(int(ticks[-1]) * info.time_base),
-            end_s=audio_end_s,
             frame_s=float(1 / info.average_rate),
             settings=settings,
-        ) as speech:
+        ) as sound:
             # The muxer holds packets back until it has seen both streams at a time, so they come in order of time.
-            for packet in heapq.merge(video, speech, key=_decode_time_s):
+            for packet in heapq.merge(video, sound, key=_decode_time_s):
                 container.mux(packet)
 
 
@@ -191,7 +181,7 @@ def _video_packets(
 ) -> Packets:
     """The packets of chunks, each with its start, on the output's timeline.
 
-    `ticks` (T + 1,) starts at zero and ends with the end.
+    `ticks` (T + 1,) are the frames' times, and the end.
     """
     frame_count = len(ticks) - 1
     decode_ticks = _decode_ticks(ticks, delay)
@@ -220,10 +210,10 @@ def _video_packets(
 def _decode_ticks(ticks: NDArray[np.int64], delay: int) -> NDArray[np.int64]:
     """(T + 1,) ascending decoding times: the frames' own times, `delay` frames early.
 
-    The times before zero are those of the last frames, a whole duration earlier, so that the intervals are the
+    The times before the first are those of the last frames, a whole duration earlier, so that the intervals are the
     frames' own and add up to the duration, which is what MP4 stores.
     """
-    frame_count, duration = len(ticks) - 1, int(ticks[-1])
+    frame_count, duration = len(ticks) - 1, int(ticks[-1] - ticks[0])
     positions = np.arange(-delay, frame_count + 1 - delay)
     decode_ticks: NDArray[np.int64] = ticks[positions % frame_count] + positions // frame_count * duration
     return decode_ticks

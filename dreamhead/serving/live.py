@@ -11,6 +11,7 @@ from dreamhead.media.join import join_as_they_come
 from dreamhead.media.mime import mp4_header
 from dreamhead.records import Chunk, Job
 from dreamhead.serving.records import JobRecord
+from dreamhead.stages.finalize import speech_of
 from dreamhead.stages.prepare import with_digests
 from dreamhead.stages.source import open_source
 from dreamhead.stages.work import Work
@@ -105,10 +106,8 @@ class LiveVideo:
         join_as_they_come(
             timed,
             source.video,
-            timeline.pts,
-            timeline.end_pts,
-            job.audio_uri,
-            timeline.duration_s,
+            timeline,
+            speech_of(job, source),
             self,
             settings.output,
         )

@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict
 
 from dreamhead import storage
 from dreamhead.errors import InputError
-from dreamhead.media.container import STILL_FORMATS
 from dreamhead.serving.problems import ProblemError
 from dreamhead.serving.schemas import ProblemView
 from dreamhead.serving.service import Owner, TheService
@@ -17,7 +16,9 @@ from dreamhead.serving.stored_media import media_response
 SCHEME = "sample:"
 """What stands before a sample's name in the place of a uri."""
 
-VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", *STILL_FORMATS))
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+)
 SPEECH_SUFFIXES = frozenset((".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".opus"))
 UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": ProblemView, "description": "There is no such sample."}}
 

@@ -4,14 +4,13 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from dreamhead.errors import DreamheadError, InputError
-from dreamhead.media.container import STILL_FORMATS
 
 FILES = ("video", "audio")
 MAX_FIELD_BYTES = 100_000
@@ -124,9 +123,8 @@ class _Parts:
         if self._name in self.upload.files or self._name in self.upload.fields:
             raise InputError(f"{self._name}: is there twice")
         if self._name in FILES:
-            # The client's own name says one thing at most: which kind of picture this may be.
-            suffix = PurePosixPath(options.get(b"filename", b"").decode("utf-8", "replace")).suffix.lower()
-            path = self._folder / (self._name + (suffix if suffix in STILL_FORMATS else ""))
+            # The client's own name says nothing: a file's kind is told by its content.
+            path = self._folder / self._name
             self.upload.files[self._name] = path
             self._file, self._digest = path.open("wb"), hashlib.sha256()
 

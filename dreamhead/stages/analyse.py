@@ -177,7 +177,7 @@ class AnalyseSpan:
         return chunks_of_shots(span.job, source, shots, self._work)
 
     def _publish_speech(self, chunk: Chunk, source: Source) -> None:
-        times_s = source.timeline.times_s
+        times_s = source.timeline.speech_times_s
         self._encode_speech(chunk.job, float(times_s[chunk.start]), float(times_s[chunk.stop - 1]))
 
 

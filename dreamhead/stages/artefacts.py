@@ -26,6 +26,9 @@ SHOT_ARRAYS = (
     "reference_landmarks",
 )
 
+INFO_ARRAYS = ("pts", "packet_times")
+"""Of a video's facts; the rest is plain values."""
+
 # numpy reads headers by Python's own parser, and CPython 3.11 counts its depth for all threads at once: two that
 # meet there end in a SystemError.
 _PARSING = Lock()
@@ -67,26 +70,30 @@ def load_shot(uri: str) -> ShotAnalysis:
 def save_info(uri: str, info: VideoInfo | AudioInfo) -> None:
     """Publish what probing found."""
     values = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
-    pts = values.pop("pts", np.zeros(0, np.int64))
-    save_arrays(uri, pts=pts, facts=np.array(json.dumps(values, default=str)))
+    arrays = {name: values.pop(name) for name in INFO_ARRAYS if values.get(name) is not None}
+    save_arrays(uri, **arrays, facts=np.array(json.dumps(values, default=str)))
 
 
 def load_video_info(uri: str) -> VideoInfo:
     """Read what `save_info` wrote of a video."""
-    pts, values = _load_info(uri)
+    values = _load_info(uri)
     for name in ("time_base", "sample_aspect_ratio", "average_rate"):
         values[name] = Fraction(values[name])
-    return VideoInfo(pts=pts, **values | {"color": tuple(values["color"])})
+    names = [name for name in INFO_ARRAYS if name not in values]
+    arrays = dict(zip(names, load_arrays(uri, *names), strict=True))
+    return VideoInfo(**values | arrays | {name: tuple(values[name]) for name in ("color", "warnings")})
 
 
 def load_audio_info(uri: str) -> AudioInfo:
     """Read what `save_info` wrote of a sound file."""
-    return AudioInfo(**_load_info(uri)[1])
+    values = _load_info(uri)
+    return AudioInfo(**values | {"warnings": tuple(values["warnings"])})
 
 
-def _load_info(uri: str) -> tuple[NDArray[np.int64], dict[str, Any]]:
-    pts, facts = load_arrays(uri, "pts", "facts")
-    return pts, json.loads(str(facts))
+def _load_info(uri: str) -> dict[str, Any]:
+    (facts,) = load_arrays(uri, "facts")
+    values: dict[str, Any] = json.loads(str(facts))
+    return values
 
 
 def save_json(uri: str, values: dict[str, Any]) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 from dreamhead import __version__, storage
 from dreamhead.errors import ClusterError, DiskFullError, DreamheadError, NoFaceError, QualityError
 from dreamhead.media.join import join, verify
-from dreamhead.records import Chunk, Route
+from dreamhead.media.speech_track import Speech
+from dreamhead.records import Chunk, Job, Route
 from dreamhead.scratch import scratch_folder
 from dreamhead.stages import results
 from dreamhead.stages.artefacts import save_json
@@ -21,7 +22,7 @@ from dreamhead.stages.prepare import PreparedJob, published_row
 from dreamhead.stages.results import Tally
 from dreamhead.stages.review.job import review
 from dreamhead.stages.review.record import review_columns
-from dreamhead.stages.source import open_source
+from dreamhead.stages.source import Source, open_source
 from dreamhead.stages.work import Work, settings_digest
 
 logger = logging.getLogger(__name__)
@@ -99,18 +100,28 @@ def _publish(prepared: PreparedJob, chunks: Sequence[Chunk], work: Work) -> None
             [chunk.chunk_uri for chunk in chunks],
             [int(timeline.pts[chunk.start]) for chunk in chunks],
             source.video,
-            timeline.pts,
-            timeline.end_pts,
-            job.audio_uri,
-            timeline.duration_s,
+            timeline,
+            speech_of(job, source),
             output,
             work.settings.output,
-            {"comment": f"Dubbed by DreamHead {__version__}: the mouth is synthetic"},
+            tags_of(source),
         )
         info = verify(output, timeline.frame_count, (source.video.width, source.video.height))
         review(prepared, chunks, work, info)
         storage.publish(output, job.output_uri)
     logger.info("job %s: %s published", job.job_id, job.output_uri)
+
+
+def speech_of(job: Job, source: Source) -> Speech:
+    """The job's speech, and where it goes in the output."""
+    timeline = source.timeline
+    return Speech(audio=source.audio, start_s=timeline.speech_start_s, end_s=timeline.duration_s, language=job.language)
+
+
+def tags_of(source: Source) -> dict[str, str]:
+    """The output's metadata: the source's title, and a word on how it was made."""
+    title = {"title": source.video.title} if source.video.title else {}
+    return {**title, "comment": f"Dubbed by DreamHead {__version__}: the mouth is synthetic"}
 
 
 def _record(prepared: PreparedJob, row: dict[str, Any], work: Work) -> None:

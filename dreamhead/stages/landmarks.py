@@ -49,7 +49,7 @@ class MakeLandmarks:
         if not np.isfinite(neutral).all() or not is_dubbed(chunk, source, routes):
             return chunk
         if not storage.exists(uri):
-            times_s = source.timeline.times_s[chunk.start : chunk.stop]
+            times_s = source.timeline.speech_times_s[chunk.start : chunk.stop]
             context_s = self._pipeline.context_s
             speech = load_speech(self._work, chunk.job, times_s[0] - context_s, times_s[-1] + context_s)
             targets = self._pipeline(speech, times_s, neutral, chunk.job.seed, float(articulation))

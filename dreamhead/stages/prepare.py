@@ -9,6 +9,7 @@ from typing import Any
 from dreamhead import storage
 from dreamhead.errors import InputError, StorageError
 from dreamhead.media.join import container_of
+from dreamhead.media.speech_track import speech_codec
 from dreamhead.records import Job, Span
 from dreamhead.stages import results
 from dreamhead.stages.artefacts import load_json, save_json
@@ -53,6 +54,7 @@ def prepare(job: Job, work: Work, *, retry_failed: bool = True) -> PreparedJob:
         source = open_source(job, work)
         _check_segments(job, source)
         _check_output(job)
+        _check_speech(job, source)
     # Tries are counted within a run: whoever starts one has changed something, or wants it tried again.
     for uri in storage.list_files(work.attempts_dir(job)):
         storage.delete(uri)
@@ -62,7 +64,7 @@ def prepare(job: Job, work: Work, *, retry_failed: bool = True) -> PreparedJob:
         job=job,
         frames=timeline.frame_count,
         duration_s=timeline.duration_s,
-        warnings=timeline.warnings,
+        warnings=(*source.video.warnings, *source.audio.warnings, *timeline.warnings),
         spans=spans,
         frames_done=frames_done,
     )
@@ -129,6 +131,11 @@ def _check_output(job: Job) -> None:
     with naming_column("output_uri"):
         container_of(job.output_uri)
         _check_writable(job.output_uri.rpartition("/")[0])
+
+
+def _check_speech(job: Job, source: Source) -> None:
+    with naming_column("audio_uri"):
+        speech_codec(source.audio, container_of(job.output_uri))
 
 
 @lru_cache(maxsize=1024)

@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import PurePosixPath
 
 from dreamhead import storage
 from dreamhead.errors import DiskFullError, InputError, StorageError
 from dreamhead.media.audio import AudioInfo, probe_audio
 from dreamhead.media.video import probe
-from dreamhead.records import Job, LongerAudio, VideoInfo
+from dreamhead.records import Job, LongerAudio, SpeechStart, VideoInfo
 from dreamhead.stages.artefacts import load_audio_info, load_json, load_video_info, save_info, save_json
 from dreamhead.stages.timeline import Timeline, build_timeline
 from dreamhead.stages.work import Work
@@ -36,7 +35,9 @@ def open_source(job: Job, work: Work) -> Source:
     with _telling_column("audio_uri"):
         audio = _audio(job.audio_uri, job.audio_digest, work)
     with _telling_column("on_longer_audio"):
-        return Source(video=video, audio=audio, timeline=_timeline(video, audio.duration_s, job.on_longer_audio))
+        start = work.settings.landmarks.speech_start
+        timeline = _timeline(video, audio.duration_s, job.on_longer_audio, start)
+        return Source(video=video, audio=audio, timeline=timeline)
 
 
 def known_source(job: Job, work: Work) -> Source | None:
@@ -44,7 +45,7 @@ def known_source(job: Job, work: Work) -> Source | None:
 
     Raises StorageError.
     """
-    known = (_video_facts(job.video_uri, job.video_digest, work), _audio_facts(job.audio_digest, work))
+    known = (_video_facts(job.video_digest, work), _audio_facts(job.audio_digest, work))
     return open_source(job, work) if all(map(storage.exists, known)) else None
 
 
@@ -67,7 +68,7 @@ def digest_of(uri: str, work: Work) -> str:
 
 def facts_of_video(job: Job, work: Work) -> list[str]:
     """The files of the work directory that keep what is known of a job's video, whose digest it has."""
-    return [_video_facts(job.video_uri, job.video_digest, work), *_digest_facts(job.video_uri, work)]
+    return [_video_facts(job.video_digest, work), *_digest_facts(job.video_uri, work)]
 
 
 def facts_of_audio(job: Job, work: Work) -> list[str]:
@@ -98,7 +99,7 @@ def _telling_column(name: str) -> Iterator[None]:
 
 @lru_cache(maxsize=8)
 def _video(uri: str, digest: str, work: Work) -> VideoInfo:
-    known = _video_facts(uri, digest, work)
+    known = _video_facts(digest, work)
     if storage.exists(known):
         return replace(load_video_info(known), uri=uri)
     info = probe(uri)
@@ -117,8 +118,8 @@ def _audio(uri: str, digest: str, work: Work) -> AudioInfo:
 
 
 @lru_cache(maxsize=8)
-def _timeline(video: VideoInfo, speech_s: float, policy: LongerAudio) -> Timeline:
-    return build_timeline(video, speech_s, policy)
+def _timeline(video: VideoInfo, speech_s: float, policy: LongerAudio, start: SpeechStart) -> Timeline:
+    return build_timeline(video, speech_s, policy, start)
 
 
 def _digest_facts(uri: str, work: Work) -> list[str]:
@@ -126,9 +127,8 @@ def _digest_facts(uri: str, work: Work) -> list[str]:
     return [] if storage.is_remote(uri) else [work.input_uri(".json", "digest", storage.identity(uri))]
 
 
-def _video_facts(uri: str, digest: str, work: Work) -> str:
-    # The suffix tells a picture from a video.
-    return work.input_uri(".npz", "video", digest, PurePosixPath(uri).suffix.lower())
+def _video_facts(digest: str, work: Work) -> str:
+    return work.input_uri(".npz", "video", digest)
 
 
 def _audio_facts(digest: str, work: Work) -> str:

@@ -11,6 +11,7 @@ from dreamhead.models import audio_encoder
 from dreamhead.pipelines.speech import assemble, encode_window, window_bounds_s, window_indices
 from dreamhead.records import Job, SpeechTrack
 from dreamhead.stages.artefacts import load_arrays, save_arrays
+from dreamhead.stages.source import open_source
 from dreamhead.stages.work import Work
 
 MARGIN_S = 10.0
@@ -34,7 +35,7 @@ class EncodeSpeech:
             self._published.add(uri)
 
     def _publish(self, job: Job, window: int, uri: str) -> None:
-        samples = read_speech(job.audio_uri, *window_bounds_s(window))
+        samples = read_speech(open_source(job, self._work).audio, *window_bounds_s(window))
         features, level_db = encode_window(self._encoder, samples, window)
         save_arrays(uri, features=features, level_db=level_db, rate=np.float64(self._encoder.rate))
 

@@ -3,14 +3,14 @@
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dreamhead.errors import InputError
-from dreamhead.records import FrameTimes, LongerAudio, VideoInfo
+from dreamhead.records import FrameTimes, LongerAudio, SpeechStart, VideoInfo
 
 STILL_RATE = Fraction(25)
 """Frames per second of a dub made from a picture."""
@@ -22,16 +22,25 @@ class Timeline(FrameTimes):
 
     source: NDArray[np.int64]
     """(T_out,) source frame shown; the times are in ticks of the source's time base."""
+    speech_start_s: Fraction = Fraction(0)
+    """The output's time at which the speech's time 0 is."""
     warnings: tuple[str, ...] = ()
     """What a person should know, such as speech that was cut."""
+
+    @property
+    def speech_times_s(self) -> NDArray[np.float64]:
+        """(T_out,) the time in the speech at which each frame is shown."""
+        return self.times_s - float(self.speech_start_s)
 
     def end_pts_of(self, stop: int) -> int:
         """Presentation time, in ticks, at which the frames before `stop` end."""
         return int(self.pts[stop]) if stop < self.frame_count else self.end_pts
 
 
-def build_timeline(video: VideoInfo, speech_s: float, policy: LongerAudio) -> Timeline:
-    """Lay the source's frames under `speech_s` seconds of speech.
+def build_timeline(
+    video: VideoInfo, speech_s: float, policy: LongerAudio, speech_start: SpeechStart = "file"
+) -> Timeline:
+    """Lay the source's frames under `speech_s` seconds of speech, which start as `speech_start` says.
 
     Speech no longer than the video (to within a frame) leaves the video's own frames and times. Longer speech is
     refused, cut, or covered by more frames, as `policy` says; a picture is held for as long as the speech lasts.
@@ -39,17 +48,9 @@ def build_timeline(video: VideoInfo, speech_s: float, policy: LongerAudio) -> Ti
     """
     if video.is_still:
         return _held_picture(video, speech_s)
-    surplus_s = speech_s - video.duration_s
-    if surplus_s < float(1 / video.average_rate):
-        return _own_frames(video)
-    if policy == "error":
-        raise InputError(
-            f"{video.uri}: the speech is {surplus_s:.2f} s longer than the video's {video.duration_s:.2f} s; "
-            "set on_longer_audio to trim, freeze or pingpong, or give shorter speech"
-        )
-    if policy == "trim":
-        return _own_frames(video, f"the last {surplus_s:.2f} s of the speech were cut: it is longer than the video")
-    return _frozen(video, surplus_s) if policy == "freeze" else _back_and_forth(video, surplus_s)
+    start_s = video.lead * video.time_base if speech_start == "first_frame" else Fraction(0)
+    laid = _laid_under(video, float(start_s) + speech_s - video.duration_s, policy)
+    return replace(laid, lead=video.lead, speech_start_s=start_s)
 
 
 def chunks_of_shot(timeline: Timeline, shot_start: int, shot_stop: int, max_frames: int) -> Iterator[tuple[int, int]]:
@@ -65,6 +66,19 @@ def chunks_of_shot(timeline: Timeline, shot_start: int, shot_stop: int, max_fram
     for block in np.split(positions, breaks):
         for start, stop in _one_direction(timeline.source, int(block[0]), int(block[-1]) + 1):
             yield from _even_cuts(start, stop, max_frames)
+
+
+def _laid_under(video: VideoInfo, surplus_s: float, policy: LongerAudio) -> Timeline:
+    if surplus_s < float(1 / video.average_rate):
+        return _own_frames(video)
+    if policy == "error":
+        raise InputError(
+            f"{video.uri}: the speech is {surplus_s:.2f} s longer than the video's {video.duration_s:.2f} s; "
+            "set on_longer_audio to trim, freeze or pingpong, or give shorter speech"
+        )
+    if policy == "trim":
+        return _own_frames(video, f"the last {surplus_s:.2f} s of the speech were cut: it is longer than the video")
+    return _frozen(video, surplus_s) if policy == "freeze" else _back_and_forth(video, surplus_s)
 
 
 def _own_frames(video: VideoInfo, *warnings: str) -> Timeline:

@@ -126,7 +126,7 @@ def test_a_bad_clip_is_a_verdict_with_its_error(
     def error(condition: ConditionName = "real", **changes: str) -> str:
         return judge(Task(clip=replace(speaking_clip, **changes), condition=condition)).error
 
-    assert "gone.mp4: can't be opened as media" in error(clip_id="gone", video_uri="/gone.mp4")
+    assert "gone.mp4: no such file" in error(clip_id="gone", video_uri="/gone.mp4")
     assert "no usable face in frames 0 to 30: NO_FACE" in error(clip_id="faceless", video_uri=make_video("x.mp4", 30))
     assert "1 s are needed" in error(clip_id="short", video_uri=make_video("y.mp4", 10))
     mute = {"clip_id": "mute", "audio_uri": speaking_clip.video_uri}

@@ -10,6 +10,7 @@ import pytest
 
 from dreamhead.errors import MediaError, StorageError
 from dreamhead.media.audio import probe_audio, read_speech, write_wav
+from dreamhead.media.video import probe
 
 KINDS = [
     ("tone.wav", "pcm_s16le", "stereo", 44_100, 0.0),
@@ -73,12 +74,14 @@ def test_wave_extensible_and_24_bit(tmp_path: Path) -> None:
     assert [samples[2000], samples[6000], samples[10_000]] == [0.0, 0.0, 0.5]
 
 
-def test_sound_of_a_video_starts_with_its_picture(make_video: Any) -> None:
+@pytest.mark.parametrize(("name", "priming_s"), [("late.mp4", 0.0), ("late.mkv", 0.0), ("late.ts", 1024 / 16_000)])
+def test_sound_of_a_video_starts_at_the_earliest_of_its_streams(make_video: Any, name: str, priming_s: float) -> None:
     on_time = make_video("on_time.mp4", 50, sound_s=2.0)
-    late = make_video("late.mp4", 50, pts=[5 + index for index in range(50)], sound_s=2.0)
-    shifted = read_speech(late, 0.0, 1.0)
-    assert np.abs(shifted - read_speech(on_time, 0.2, 1.2)).max() < 0.01
-    assert probe_audio(late).duration_s == pytest.approx(probe_audio(on_time).duration_s - 0.2, abs=1e-3)
+    late = make_video(name, 50, pts=[10 + index for index in range(50)], sound_s=2.0)
+    heard, expected = read_speech(late, priming_s, 1.0 + priming_s), read_speech(on_time, 0.0, 1.0)
+    assert np.abs(heard - expected).max() < 0.05
+    assert probe_audio(late).duration_s == pytest.approx(probe_audio(on_time).duration_s, abs=0.12)
+    assert probe(late).times_s[0] == pytest.approx(0.4, abs=0.07)
 
 
 def test_write_wav(tmp_path: Path) -> None:
@@ -100,7 +103,7 @@ def test_unusable_files_are_named(make_video: Any, tmp_path: Path) -> None:
     text = tmp_path / "text.wav"
     text.write_text("not sound" * 50)
     for uri, message in {
-        str(tmp_path / "none.wav"): r"none\.wav: can't be opened as media: No such file",
+        str(tmp_path / "none.wav"): r"none\.wav: no such file",
         str(empty): r"empty\.wav: (its sound has no length|can't be opened as media)",
         str(text): r"text\.wav: can't be opened as media: Invalid data",
         make_video(frames=2): r"clip\.mp4: holds no audio stream",

@@ -14,6 +14,7 @@ from dreamhead.errors import MediaError
 from dreamhead.media.audio import probe_audio, read_speech
 from dreamhead.media.encode import encode_chunk
 from dreamhead.media.join import container_of, join, verify
+from dreamhead.media.speech_track import Speech
 from dreamhead.media.video import probe, read_frames
 from dreamhead.records import VideoInfo
 
@@ -31,19 +32,9 @@ def dub(
         frames = read_frames(info, range(start, stop))
         encode_chunk(chunks[-1], frames, info, info.pts[start:stop], end_pts, settings)
     starts = [int(info.pts[start]) for start in cuts]
-    values = {"audio_end_s": None, "metadata": {}, **options}
-    join(
-        chunks,
-        starts,
-        info,
-        info.pts,
-        info.end_pts,
-        audio,
-        values["audio_end_s"],
-        output,
-        settings,
-        values["metadata"],
-    )
+    metadata = options.pop("metadata", {})
+    speech = Speech(audio=probe_audio(audio), **{"end_s": None, **options})
+    join(chunks, starts, info, info, speech, output, settings, metadata)
     verify(output, info.frame_count, (info.width, info.height))
     return probe(str(output))
 
@@ -126,7 +117,7 @@ def test_speech_is_kept_and_cut_with_the_video(
     info = probe(make_video(frames=40))
     audio = make_tone(name, 3.0, rate=rate, codec=codec)
     output = tmp_path / f"out{suffix}"
-    joined = dub(info, [0, 20], audio, output, audio_end_s=info.duration_s)
+    joined = dub(info, [0, 20], audio, output, end_s=info.duration_s)
     sound = probe_audio(str(output))
     assert sound.codec == expected
     assert sound.sample_rate == (48_000 if rate == 192_000 else rate)
@@ -172,10 +163,10 @@ def test_wrong_chunks_are_refused(make_video: Any, make_tone: Any, tmp_path: Pat
         ([chunk, chunk], [0, half + 1], r"chunk\.mp4: a frame at tick .* of the output, where none is expected"),
         ([chunk, chunk], [0, 0], r"chunk\.mp4: a frame at tick 0 of the output"),
         ([chunk, other], [0, half], r"other\.mp4: was encoded with other parameters than the first chunk"),
-        ([tmp_path / "none.mp4"], [0], r"none\.mp4: can't be opened as media: No such file"),
+        ([tmp_path / "none.mp4"], [0], r"none\.mp4: no such file"),
     ):
         with pytest.raises(MediaError, match=message):
-            join(chunks, starts, info, info.pts, info.end_pts, audio, None, tmp_path / "out.mp4", SETTINGS, {})
+            join(chunks, starts, info, info, Speech(audio=probe_audio(audio)), tmp_path / "out.mp4", SETTINGS, {})
 
 
 def test_verify_and_containers(make_video: Any) -> None:
@@ -194,7 +185,8 @@ def test_verify_and_containers(make_video: Any) -> None:
 def test_real_clip_with_uneven_times(clips: Path, tmp_path: Path) -> None:
     info = probe(str(clips / "clips" / "suit_22fps.mp4"))
     joined = dub(info, [0, 50, 60], info.uri, tmp_path / "out.mp4")
-    assert joined.pts.tolist() == (info.pts - info.pts[0]).tolist()
+    assert (info.lead, joined.pts.tolist()) == (507, (info.pts - info.zero).tolist())
     assert joined.duration_s == pytest.approx(info.duration_s, abs=1e-6)
+    assert joined.times_s == pytest.approx(info.times_s, abs=1e-9)
     after, before = read_speech(joined.uri, 0.0, 6.0), read_speech(info.uri, 0.0, 6.0)
     assert np.abs(after - before).max() < 5e-3

@@ -59,7 +59,7 @@ def lip_curves(job: Job, work: Work) -> LipCurves:
         new=_curve(new),
         found=_curve(_found(job, work, timeline.times_s)),
         source=_curve(own),
-        level_db=_numbers(_levels_db(job, work, timeline.times_s), 1),
+        level_db=_numbers(_levels_db(job, work, timeline.speech_times_s), 1),
     )
 
 
