@@ -23,7 +23,7 @@ from dreamhead.media.encode import encode_chunk
 from dreamhead.media.video import probe, read_frames
 from dreamhead.pipelines.speech import CORE_S, FLOOR_DB
 from dreamhead.records import Chunk, Job, ShotAnalysis, VideoInfo
-from dreamhead.stages.artefacts import SHOT_ARRAYS, load_arrays, load_shot, save_arrays, save_shot
+from dreamhead.stages.artefacts import load_arrays, load_shot, save_arrays, save_shot, shot_arrays
 from dreamhead.stages.plan import chunks_of_shots
 from dreamhead.stages.prepare import PreparedJob, prepare
 from dreamhead.stages.source import open_source
@@ -84,8 +84,7 @@ def carry(folder: Path, video: str, audio: str, seconds: float = SECONDS) -> int
     if len(chunks) != 1 or chunks[0].error:
         raise SystemExit(f"{video}: expected one shot without an error, got {[chunk.error for chunk in chunks]}")
     shot = load_shot(chunks[0].analysis_uri)
-    bounds = {"bounds": np.array([shot.start, shot.stop]), "articulation": np.array(shot.articulation)}
-    np.savez_compressed(folder / "shot.npz", **bounds, **{name: getattr(shot, name) for name in SHOT_ARRAYS})
+    np.savez_compressed(folder / "shot.npz", **shot_arrays(shot))  # type: ignore[arg-type]
     features, level_db, rate = load_arrays(work.speech_uri(prepared.job, 0), "features", "level_db", "rate")
     heard = math.ceil((seconds + 1.0) * float(rate))
     np.savez_compressed(

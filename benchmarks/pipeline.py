@@ -71,12 +71,12 @@ def alone(info: VideoInfo, settings: DubSettings, uri: str, device: torch.device
     frames = list(read_frames(info, range(min(info.frame_count, FRAMES_ALONE))))
     analyser = VideoAnalyser(settings.analysis, settings.weights)
     times_s = info.times_s[: len(frames)]
-    shot = next(iter(analyser(frames, 0, times_s, "largest")))
+    shot = next(iter(analyser(frames, 0, times_s, "largest", info.pixel_aspect)))
     checkpoint = Checkpoint.load(uri)
     pipeline = LandmarksToFrames.from_checkpoint(checkpoint, settings.render, device)
     parts: dict[str, Callable[[], object]] = {
         "decode": lambda: list(read_frames(info, range(len(frames)))),
-        "find and follow the face": lambda: list(analyser(frames, 0, times_s, "largest")),
+        "find and follow the face": lambda: list(analyser(frames, 0, times_s, "largest", info.pixel_aspect)),
         "networks": lambda: _paint(pipeline, shot, len(frames), settings.render),
         "encode": lambda: encode_chunk(
             folder / "part.mp4", frames, info, info.pts[: len(frames)], int(info.end_pts), settings.output

@@ -227,6 +227,7 @@ def _media_facts(uri: str) -> dict[str, object]:
         video = probe(uri)
         facts = {
             "picture": f"{video.width} x {video.height}, turned by {video.rotation} degrees",
+            "shown as": "{} x {} square pixels".format(*video.shown_size),
             "pixel aspect": video.sample_aspect_ratio,
             "frames": video.frame_count,
             "frame rate": f"{float(video.average_rate):.3f} Hz in the mean, times in {video.time_base} s",

@@ -26,7 +26,7 @@ class AnalysisSettings(Section):
     shot_threshold: float = Field(default=27.0, gt=0)
     """Mean change of hue, saturation and value, 0 to 255, above which a cut is seen."""
     min_face_px: float = Field(default=48.0, gt=0)
-    """Smallest distance, in source pixels, from brow to chin of a face that is dubbed."""
+    """Smallest distance, in pixels of the source as shown (square ones), from brow to chin of a face that is dubbed."""
     max_yaw_deg: float = Field(default=50.0, gt=0, le=90)
     """A face turned further to the side than this passes through."""
     max_pitch_deg: float = Field(default=40.0, gt=0, le=90)
@@ -239,7 +239,7 @@ class FilterSettings(Section):
     """What a stretch of one face must be for training. A change here prepares every source again."""
 
     min_face_px: float = Field(default=64.0, gt=0)
-    """Smallest distance, in source pixels, from brow to chin."""
+    """Smallest distance, in pixels of the source as shown (square ones), from brow to chin."""
     max_yaw_deg: float = Field(default=45.0, gt=0, le=90)
     """Frames whose face is turned further to the side end a clip."""
     max_pitch_deg: float = Field(default=35.0, gt=0, le=90)

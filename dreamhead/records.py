@@ -15,6 +15,9 @@ from typing_extensions import Self
 LongerAudio = Literal["error", "trim", "freeze", "pingpong"]
 SpeechStart = Literal["file", "first_frame"]
 
+LARGEST_ASPECT = Fraction(10)
+"""Of a pixel, either way: widescreen in half of the columns and single fields have 2 and 1/2."""
+
 
 class Route(IntEnum):
     """What happens to one frame, and why."""
@@ -73,6 +76,7 @@ class VideoInfo(FrameTimes):
     rotation: int
     """Degrees, counter-clockwise, that a player turns the picture by: 0, 90, 180 or 270."""
     sample_aspect_ratio: Fraction
+    """Width of a pixel as coded over its height."""
     average_rate: Fraction
     """Frames per second, averaged."""
     color: tuple[int, int, int, int]
@@ -91,6 +95,23 @@ class VideoInfo(FrameTimes):
     """As the container says it."""
     warnings: tuple[str, ...] = ()
     """What a person should know of the file."""
+
+    @property
+    def pixel_aspect(self) -> float:
+        """Width of a displayed pixel over its height, of the upright picture; 1 where that isn't known.
+
+        Ratios that no camera or disc has are taken for damage: a player would show a line.
+        """
+        aspect = self.sample_aspect_ratio
+        if not 1 / LARGEST_ASPECT <= aspect <= LARGEST_ASPECT:
+            return 1.0
+        return float(1 / aspect if self.rotation % 180 else aspect)
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """Width and height of the picture as a player shows it: upright, in square pixels."""
+        width, height = (self.height, self.width) if self.rotation % 180 else (self.width, self.height)
+        return max(1, round(width * self.pixel_aspect)), height
 
 
 @dataclass(frozen=True)
@@ -115,7 +136,7 @@ class Job:
     segments: tuple[Segment, ...] = ()
     """Only these are dubbed; empty means everything."""
     face: str = "largest"
-    """`largest`, `point:x,y@t` or `box:x0,y0,x1,y1@t` (pixels as shown, seconds)."""
+    """`largest`, `point:x,y@t` or `box:x0,y0,x1,y1@t` (pixels as shown: upright and square; seconds)."""
     on_longer_audio: LongerAudio = "trim"
     language: str = ""
     consent_id: str = ""
@@ -218,7 +239,7 @@ class ShotAnalysis:
     start: int
     stop: int
     landmarks: NDArray[np.float32]
-    """(T, K, 3) pixels of the frame as shown; z in the same scale; NaN where no face was found."""
+    """(T, K, 3) square pixels of the frame as shown; z in the same scale; NaN where no face was found."""
     routes: NDArray[np.uint8]
     """(T,) `Route` of each frame."""
     neutral: NDArray[np.float32]
@@ -226,13 +247,16 @@ class ShotAnalysis:
     articulation: float
     """How wide the speaker opens the mouth, canonical units; NaN when the shot is too short to tell."""
     crops: NDArray[np.float32]
-    """(T, 2, 3) smoothed similarity from pixels of the frame to pixels of the aligned crop."""
+    """(T, 2, 3) smoothed similarity from the landmarks' pixels to pixels of the aligned crop; for a frame's own pixels
+    see `faces.pixel_aspect.from_stored`."""
     reference_frames: NDArray[np.int64]
     """(R,) absolute frame numbers of the references."""
     reference_crops: NDArray[np.uint8]
     """(R, S, S, 3) their aligned crops, RGB."""
     reference_landmarks: NDArray[np.float32]
     """(R, K, 3) their landmarks in pixels of their own crop."""
+    pixel_aspect: float = 1.0
+    """Width of the frames' pixels over their height, see `VideoInfo.pixel_aspect`."""
 
     def __post_init__(self) -> None:
         frames = self.stop - self.start

@@ -132,7 +132,9 @@ def test_weights_that_fail_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys:
 @pytest.mark.usefixtures("files")
 def test_inspect_tells_pictures_and_sound(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["inspect", "face.png"]) == 0
-    assert "64 x 48, turned by 0 degrees" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "64 x 48, turned by 0 degrees" in told
+    assert "64 x 48 square pixels" in told
     assert cli.main(["inspect", "speech.wav"]) == 0
     assert "pcm_s16le, 16000 Hz, 1 channels, 1.000 s" in capsys.readouterr().out
 

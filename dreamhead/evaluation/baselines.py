@@ -13,6 +13,7 @@ from dreamhead.config import RenderSettings
 from dreamhead.evaluation.source import JudgedSource
 from dreamhead.faces import geometry, topology
 from dreamhead.faces.crop import extract, match_colour, paste, pose_mask
+from dreamhead.faces.pixel_aspect import from_stored
 from dreamhead.faces.reference import choose_references
 from dreamhead.models.latent_denoiser import LatentDenoiser
 from dreamhead.pipelines.landmarks_to_frames import LandmarksToFrames
@@ -68,11 +69,11 @@ class TrueLandmarks:
             yield self._pasted(frame, shot, number, int(reference), float(share)) if share > 0 else frame
 
     def _pasted(self, frame: Picture, shot: ShotAnalysis, number: int, reference: int, share: float) -> Picture:
-        transform = shot.crops[number]
+        transform, stored = shot.crops[number], from_stored(shot.crops[number], shot.pixel_aspect)
         pose = geometry.fit_pose(shot.landmarks[number][None])
         mask = pose_mask(shot.neutral, pose, transform, self._size, self._settings.feather)
-        crop = match_colour(shot.reference_crops[reference], extract(frame, transform, self._size), mask)
-        return paste(frame, crop, mask * np.float32(share), transform)
+        crop = match_colour(shot.reference_crops[reference], extract(frame, stored, self._size), mask)
+        return paste(frame, crop, mask * np.float32(share), stored)
 
 
 def own_targets(shot: ShotAnalysis) -> NDArray[np.float32]:

@@ -83,4 +83,7 @@ def face_pictures(take: Take, landmarks: NDArray[np.float32], count: int) -> NDA
     times_s = take.info.times_s[take.first : take.first + take.frame_count] - take.info.times_s[take.first]
     rows = np.abs(times_s[:, None] - np.arange(count) / FRAME_RATE).argmin(axis=0)
     frames = read_frames(take.info, (rows + take.first).tolist())
-    return np.stack([loose_crop(frame, places[row], syncnet.SIDE) for frame, row in zip(frames, rows, strict=True)])
+    aspect = take.info.pixel_aspect
+    return np.stack(
+        [loose_crop(frame, places[row], syncnet.SIDE, aspect) for frame, row in zip(frames, rows, strict=True)]
+    )

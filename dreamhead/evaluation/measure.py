@@ -19,6 +19,7 @@ from dreamhead.evaluation.metrics import (
 from dreamhead.evaluation.source import JudgedSource
 from dreamhead.faces import geometry
 from dreamhead.faces.crop import apply_transform, extract, pose_mask
+from dreamhead.faces.pixel_aspect import from_stored, square_pixels
 from dreamhead.media.video import read_frames
 from dreamhead.pipelines.analysis import VideoAnalyser
 from dreamhead.pipelines.example import mouth_region
@@ -32,9 +33,9 @@ class Pair(NamedTuple):
 
     frame: int
     our_frame: Picture
-    """(H, W, 3)."""
+    """(H, W, 3) in square pixels."""
     true_frame: Picture
-    """(H, W, 3)."""
+    """(H, W, 3) in square pixels."""
     ours: Picture
     """(S, S, 3)."""
     truth: Picture
@@ -48,9 +49,9 @@ class Pair(NamedTuple):
 
 
 def measure_landmarks(analyser: VideoAnalyser, take: Take) -> NDArray[np.float32]:
-    """(T, 478, 3) landmarks of the largest face, in pixels; NaN where none is found."""
+    """(T, 478, 3) landmarks of the largest face, in square pixels; NaN where none is found."""
     times_s = take.info.times_s[take.first : take.first + take.frame_count]
-    shots = analyser(take.frames(), 0, times_s, "largest")
+    shots = analyser(take.frames(), 0, times_s, "largest", take.info.pixel_aspect)
     return np.concatenate([shot.landmarks for shot in shots])
 
 
@@ -68,17 +69,18 @@ def _pair(
     source: JudgedSource, number: int, ours: Picture, truth: Picture, landmarks: NDArray[np.float32], feather: float
 ) -> Pair:
     shot, transform = source.shot_of(number), source.crops[number]
-    size = shot.reference_crops.shape[1]
+    size, aspect = shot.reference_crops.shape[1], shot.pixel_aspect
+    stored = from_stored(transform, aspect)
     own = source.landmarks[number]
     pose = geometry.fit_pose(own[None])
     true_mouth = mouth_region(apply_transform(transform, own), size)
     found = bool(np.isfinite(landmarks).all())
     return Pair(
         frame=number,
-        our_frame=ours,
-        true_frame=truth,
-        ours=extract(ours, transform, size),
-        truth=extract(truth, transform, size),
+        our_frame=square_pixels(ours, aspect),
+        true_frame=square_pixels(truth, aspect),
+        ours=extract(ours, stored, size),
+        truth=extract(truth, stored, size),
         ours_mouth=mouth_region(apply_transform(transform, landmarks), size) if found else true_mouth,
         true_mouth=true_mouth,
         mask=pose_mask(shot.neutral, pose, transform, size, feather),

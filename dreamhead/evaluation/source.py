@@ -50,12 +50,12 @@ class JudgedSource:
 
     @cached_property
     def landmarks(self) -> NDArray[np.float32]:
-        """(T, 478, 3) pixels of the frame; NaN where no face was found."""
+        """(T, 478, 3) square pixels of the frame; NaN where no face was found."""
         return np.concatenate([shot.landmarks for shot in self.shots])
 
     @cached_property
     def crops(self) -> NDArray[np.float32]:
-        """(T, 2, 3) from pixels of the frame to pixels of the aligned crop."""
+        """(T, 2, 3) from square pixels of the frame to pixels of the aligned crop."""
         return np.concatenate([shot.crops for shot in self.shots])
 
     @cached_property

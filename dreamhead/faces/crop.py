@@ -21,7 +21,7 @@ Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
 
 def crop_transforms(pose: Pose, size: int) -> NDArray[np.float64]:
-    """(T, 2, 3) similarities from pixels of the frame to pixels of the crop; NaN where the pose is."""
+    """(T, 2, 3) similarities from square pixels of the frame to pixels of the crop; NaN where the pose is."""
     center = pose.to_pixels(np.broadcast_to(np.array(CROP_CENTER), (len(pose.scale), 1, 3)))[:, 0, :2]
     # The in-plane part of the rotation: the 2-D rotation nearest to its upper left block.
     angle = np.arctan2(pose.rotation[:, 1, 0] - pose.rotation[:, 0, 1], pose.rotation[:, 0, 0] + pose.rotation[:, 1, 1])
@@ -47,7 +47,7 @@ def runs(flags: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
 
 
 def apply_transform(transform: Floats, points: Floats) -> NDArray[np.float32]:
-    """(K, 2 or 3) points in pixels of the frame to pixels of the crop; z is scaled alike."""
+    """(K, 2 or 3) points in square pixels of the frame to pixels of the crop, by a similarity; z is scaled alike."""
     moved = np.array(points, np.float32)
     moved[:, :2] = points[:, :2] @ transform[:, :2].T + transform[:, 2]
     if points.shape[1] == 3:
@@ -56,17 +56,30 @@ def apply_transform(transform: Floats, points: Floats) -> NDArray[np.float32]:
 
 
 def extract(frame: NDArray[np.uint8], transform: Floats, size: int) -> NDArray[np.uint8]:
-    """The (S, S, 3) crop of an (H, W, 3) frame; a large face is shrunk without aliasing."""
-    factor = int(np.clip(np.floor(1 / np.hypot(*transform[:, 0])), 1, 8))
-    enlarged = transform.astype(np.float64) * factor
+    """The (S, S, 3) crop of an (H, W, 3) frame; a large face is shrunk without aliasing.
+
+    Args:
+        transform: (2, 3) from the frame's own pixels, see `from_stored`.
+    """
+    # How many of the frame's pixels lie along a side of the crop's; both sides see as many where pixels are square.
+    factors = np.clip(np.floor(_strides(transform)), 1, 8).astype(int)
+    enlarged = transform.astype(np.float64) * factors[:, None]
     # Pixel centres, not corners, must coincide after the block average.
-    enlarged[:, 2] += (factor - 1) / 2
-    crop = cv2.warpAffine(
-        frame, enlarged, (size * factor, size * factor), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    if factor > 1:
+    enlarged[:, 2] += (factors - 1) / 2
+    shape = (int(factors[0]) * size, int(factors[1]) * size)
+    crop = cv2.warpAffine(frame, enlarged, shape, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    if shape != (size, size):
         crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
     return np.asarray(crop, np.uint8)
+
+
+def _strides(transform: Floats) -> NDArray[np.float64]:
+    """(2,) lengths, in pixels of the frame, of a step along the crop's rows and of one along its columns."""
+    linear = transform[:, :2].astype(np.float64)
+    # The columns of the inverse, without their signs.
+    lengths = np.hypot(linear[::-1, 1], linear[::-1, 0])
+    strides: NDArray[np.float64] = lengths / abs(linear[0, 0] * linear[1, 1] - linear[0, 1] * linear[1, 0])
+    return strides
 
 
 def pose_mask(neutral: Floats, pose: Pose, transform: Floats, size: int, feather: float) -> NDArray[np.float32]:
@@ -78,7 +91,7 @@ def pose_mask(neutral: Floats, pose: Pose, transform: Floats, size: int, feather
     Args:
         neutral: (478, 3) canonical resting face.
         pose: of one frame.
-        transform: (2, 3) of the crop.
+        transform: (2, 3) of the crop, a similarity.
         feather: width of the soft edge as a share of the crop's side.
     """
     outline = pose.to_pixels(_mask_outline(neutral)[None])[0]
@@ -109,6 +122,7 @@ def paste(
     """A copy of the frame with the (S, S, 3) crop blended in; where nothing is opaque, the frame's own to the bit.
 
     Args:
+        transform: (2, 3) from the frame's own pixels, see `from_stored`.
         moved: gives back what the crop is too coarse to hold: the frame's own details, moved like the crop's pixels.
     """
     height, width = frame.shape[:2]

@@ -21,7 +21,7 @@ class FaceChoice:
     """Which face to dub: the largest, or the one at a place at a time."""
 
     place: tuple[float, float] | None = None
-    """x, y in pixels of the frame as shown."""
+    """x, y in square pixels of the frame as shown."""
     time_s: float = 0.0
 
     @classmethod

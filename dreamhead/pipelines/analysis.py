@@ -11,6 +11,7 @@ from dreamhead.config import AnalysisSettings, WeightsSettings
 from dreamhead.faces import geometry
 from dreamhead.faces.crop import apply_transform, crop_transforms, extract, runs, smooth_transforms
 from dreamhead.faces.detection import FaceDetector
+from dreamhead.faces.pixel_aspect import from_stored, square_pixels
 from dreamhead.faces.reference import ReferenceKeeper, mouth_shape
 from dreamhead.faces.tracking import FaceChoice, FaceTracker
 from dreamhead.media.shots import ShotDetector
@@ -35,15 +36,21 @@ class VideoAnalyser:
         self._detector.close()
 
     def __call__(
-        self, frames: Iterable[Picture], first: int, times_s: NDArray[np.float64], face: str
+        self,
+        frames: Iterable[Picture],
+        first: int,
+        times_s: NDArray[np.float64],
+        face: str,
+        pixel_aspect: float = 1.0,
     ) -> Iterator[ShotAnalysis]:
         """Yield the analysis of each shot as it ends. Holds no frame but the current one, and the references.
 
         Args:
-            frames: T frames (H, W, 3) RGB, as shown.
+            frames: T frames (H, W, 3) RGB, upright, of pixels as stored.
             first: number of the first of them in the video.
             times_s: (T,) seconds of each frame from the start of the video.
             face: which face; see `FaceChoice.parse`.
+            pixel_aspect: width of the frames' pixels over their height.
 
         Raises:
             InputError: `face` can't be read.
@@ -51,21 +58,22 @@ class VideoAnalyser:
         tracker = FaceTracker(self._detector, FaceChoice.parse(face))
         rate = 1 / float(np.median(np.diff(times_s))) if len(times_s) > 1 else 25.0
         cuts = ShotDetector(self._settings.shot_threshold, rate)
-        shot = _Shot(first, self._settings, rate)
+        shot = _Shot(first, self._settings, rate, pixel_aspect)
         for number, (frame, time_s) in enumerate(zip(frames, times_s, strict=True), start=first):
             if cuts.is_cut(frame) and number > shot.start:
                 yield shot.finish()
-                shot = _Shot(number, self._settings, rate)
+                shot = _Shot(number, self._settings, rate, pixel_aspect)
                 tracker.start_shot()
-            shot.add(frame, tracker(frame, float(time_s)))
+            shot.add(frame, tracker(square_pixels(frame, pixel_aspect), float(time_s)))
         yield shot.finish()
 
 
 class _Shot:
     """Gathers one shot frame by frame; of each it keeps the landmarks, which are the analysis, and a few numbers."""
 
-    def __init__(self, start: int, settings: AnalysisSettings, rate: float) -> None:
+    def __init__(self, start: int, settings: AnalysisSettings, rate: float, pixel_aspect: float) -> None:
         self.start = start
+        self._pixel_aspect = pixel_aspect
         self._settings = settings
         self._rate = rate
         self._landmarks: list[NDArray[np.float32]] = []
@@ -87,7 +95,7 @@ class _Shot:
         shape = mouth_shape(canonical)[0]
         if self._routes[-1] == Route.DUB and self._keeper.wants(shape):
             transform = crop_transforms(pose, self._settings.crop_size)[0]
-            crop = extract(frame, transform, self._settings.crop_size)
+            crop = extract(frame, from_stored(transform, self._pixel_aspect), self._settings.crop_size)
             self._keeper.keep(number, shape, crop, apply_transform(transform, landmarks))
 
     def finish(self) -> ShotAnalysis:
@@ -111,6 +119,7 @@ class _Shot:
             reference_frames=np.array(keeper.frames, np.int64),
             reference_crops=np.array(keeper.crops, np.uint8).reshape(count, settings.crop_size, settings.crop_size, 3),
             reference_landmarks=np.array(keeper.landmarks, np.float32).reshape(count, 478, 3),
+            pixel_aspect=self._pixel_aspect,
         )
 
     def _route(self, pose: geometry.Pose) -> Route:

@@ -25,6 +25,7 @@ from dreamhead.diffusion.sampling import keyed_noise, sample
 from dreamhead.faces import geometry, topology
 from dreamhead.faces.crop import Moved, apply_transform, extract, paste, pose_mask
 from dreamhead.faces.geometry import Pose
+from dreamhead.faces.pixel_aspect import from_stored
 from dreamhead.faces.reference import choose_references, mouth_shape
 from dreamhead.faces.warp import STRETCH_LIMIT, displacement, warp
 from dreamhead.models.latent_denoiser import FACTOR, LatentDenoiser
@@ -147,7 +148,7 @@ class LandmarksToFrames:
         """What is known of each row that is dubbed."""
         chosen = [row for row in rows if row[2] > 0]
         places = [_Place.of(shot, int(row[1]), float(row[2]), row[3], self._size) for row in chosen]
-        crops = [extract(row[0], place.transform, self._size) for row, place in zip(chosen, places, strict=True)]
+        crops = [extract(row[0], place.stored, self._size) for row, place in zip(chosen, places, strict=True)]
         if self._mixer is not None:
             return [
                 self._face(crop, place, shot, row[4]) for crop, place, row in zip(crops, places, chosen, strict=True)
@@ -173,7 +174,7 @@ class LandmarksToFrames:
                 continue
             its, new = next(dubbed)
             opacity = new.mask * np.float32(min(1.0, 2 * strength))
-            yield paste(frame, new.crop, opacity, its.place.transform, new.moved)
+            yield paste(frame, new.crop, opacity, its.place.stored, new.moved)
 
     def _face(self, crop: Picture, place: "_Place", shot: ShotAnalysis, numbers: NDArray[np.int64]) -> "_Made":
         mask = pose_mask(shot.neutral, place.pose, place.transform, self._size, self._settings.feather)
@@ -236,6 +237,9 @@ class _Place:
 
     pose: Pose
     transform: NDArray[np.float32]
+    """(2, 3) from square pixels to the crop."""
+    stored: Floats
+    """(2, 3) from the frame's own pixels to the crop."""
     landmarks: NDArray[np.float32]
     target: NDArray[np.float32]
     canonical: NDArray[np.float32]
@@ -254,7 +258,8 @@ class _Place:
         canonical[0, points] += share * (lower - canonical[0, points])
         target = pose.to_pixels(canonical)[0]
         now, then = (apply_transform(transform, points) for points in (landmarks, target))
-        return cls(pose, transform, now, then, canonical[0], own)
+        stored = from_stored(transform, shot.pixel_aspect)
+        return cls(pose, transform, stored, now, then, canonical[0], own)
 
 
 class _Made(NamedTuple):

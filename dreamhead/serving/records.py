@@ -42,7 +42,7 @@ class Options(Section):
     segments: tuple[TimeRange, ...] = ()
     """Only these are dubbed; empty means everything."""
     face: str = Field(default="largest", pattern=FACE, max_length=200)
-    """`largest`, `point:x,y@t` or `box:x0,y0,x1,y1@t` (pixels as shown, seconds)."""
+    """`largest`, `point:x,y@t` or `box:x0,y0,x1,y1@t` (pixels as shown: upright and square; seconds)."""
     on_longer_audio: LongerAudio = "trim"
     """What happens when the speech outlasts the video."""
     language: str = Field(default="", max_length=100)

@@ -161,7 +161,7 @@ class AnalyseSpan:
         frames = read_frames(source.video, range(span.start, span.stop))
         times_s = source.video.times_s[span.start : span.stop]
         shots: list[tuple[int, int]] = []
-        for shot in self._analyser(frames, span.start, times_s, span.job.face):
+        for shot in self._analyser(frames, span.start, times_s, span.job.face, source.video.pixel_aspect):
             save_shot(self._work.shot_uri(span.job, shot.start, shot.stop), shot)
             shots.append((shot.start, shot.stop))
             yield shots[-1]

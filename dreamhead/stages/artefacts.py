@@ -25,6 +25,7 @@ SHOT_ARRAYS = (
     "reference_crops",
     "reference_landmarks",
 )
+SHOT_NUMBERS = ("articulation", "pixel_aspect")
 
 INFO_ARRAYS = ("pts", "packet_times")
 """Of a video's facts; the rest is plain values."""
@@ -55,16 +56,21 @@ def load_arrays(uri: str, *names: str) -> tuple[NDArray[Any], ...]:
 
 def save_shot(uri: str, shot: ShotAnalysis) -> None:
     """Publish one shot's analysis."""
-    arrays = {name: getattr(shot, name) for name in SHOT_ARRAYS}
-    bounds, articulation = np.array([shot.start, shot.stop], dtype=np.int64), np.array(shot.articulation)
-    save_arrays(uri, bounds=bounds, articulation=articulation, **arrays)
+    save_arrays(uri, **shot_arrays(shot))
 
 
 def load_shot(uri: str) -> ShotAnalysis:
     """Read what `save_shot` wrote."""
-    bounds, articulation, *arrays = load_arrays(uri, "bounds", "articulation", *SHOT_ARRAYS)
-    named = dict(zip(SHOT_ARRAYS, arrays, strict=True))
-    return ShotAnalysis(start=int(bounds[0]), stop=int(bounds[1]), articulation=float(articulation), **named)
+    bounds, *found = load_arrays(uri, "bounds", *SHOT_ARRAYS, *SHOT_NUMBERS)
+    named: dict[str, Any] = dict(zip((*SHOT_ARRAYS, *SHOT_NUMBERS), found, strict=True))
+    named |= {name: float(named[name]) for name in SHOT_NUMBERS}
+    return ShotAnalysis(start=int(bounds[0]), stop=int(bounds[1]), **named)
+
+
+def shot_arrays(shot: ShotAnalysis) -> dict[str, NDArray[Any]]:
+    """What `save_shot` publishes, by name."""
+    bounds = {"bounds": np.array([shot.start, shot.stop], dtype=np.int64)}
+    return bounds | {name: np.asarray(getattr(shot, name)) for name in (*SHOT_NUMBERS, *SHOT_ARRAYS)}
 
 
 def save_info(uri: str, info: VideoInfo | AudioInfo) -> None:

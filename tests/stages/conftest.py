@@ -86,7 +86,12 @@ class Analyser:
         self._calls.open -= 1
 
     def __call__(
-        self, frames: Iterable[NDArray[np.uint8]], first: int, times_s: NDArray[np.float64], face: str
+        self,
+        frames: Iterable[NDArray[np.uint8]],
+        first: int,
+        times_s: NDArray[np.float64],
+        face: str,
+        pixel_aspect: float,
     ) -> Iterator[ShotAnalysis]:
         start = first
         for index, _ in enumerate(frames, start=first):

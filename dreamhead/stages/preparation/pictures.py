@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from dreamhead.config import PreparationSettings
 from dreamhead.faces.crop import extract
 from dreamhead.faces.detection import FaceDetector, face_center, face_size
+from dreamhead.faces.pixel_aspect import from_stored, square_pixels
 from dreamhead.media.video import read_frames
 from dreamhead.records import VideoInfo
 from dreamhead.stages.preparation.tracks import Candidate
@@ -43,13 +44,13 @@ def take_pictures(info: VideoInfo, clip: Candidate, detector: FaceDetector, sett
     look_every = max(1, round(OTHERS_EVERY_S * clip.frame_rate))
     shown = set(_spread(clip))
     for number, frame in enumerate(read_frames(info, range(clip.start, clip.stop))):
-        crop = extract(frame, clip.transforms[number], settings.crop_size)
+        crop = _crop(info, clip, number, frame, settings)
         grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
         crops.append(encode_jpeg(crop, settings.jpeg_quality))
         sharpness.append(sharpness_of(np.asarray(grey, np.uint8)))
         brightness.append(float(grey.mean()))
         if number % look_every == look_every // 2:
-            others.append(second_face(detector.find(frame), clip.landmarks[number]))
+            others.append(second_face(detector.find(square_pixels(frame, info.pixel_aspect)), clip.landmarks[number]))
         if number in shown:
             small.append(_small(crop))
     return Pictures(
@@ -65,8 +66,12 @@ def take_sheet(info: VideoInfo, clip: Candidate, settings: PreparationSettings) 
     """A JPEG of a few small crops of a clip that isn't looked at any further; raises MediaError."""
     rows = _spread(clip)
     frames = read_frames(info, [clip.start + row for row in rows])
-    crops = (extract(frame, clip.transforms[row], settings.crop_size) for frame, row in zip(frames, rows, strict=True))
+    crops = (_crop(info, clip, row, frame, settings) for frame, row in zip(frames, rows, strict=True))
     return _sheet([_small(crop) for crop in crops])
+
+
+def _crop(info: VideoInfo, clip: Candidate, row: int, frame: Picture, settings: PreparationSettings) -> Picture:
+    return extract(frame, from_stored(clip.transforms[row], info.pixel_aspect), settings.crop_size)
 
 
 def encode_jpeg(picture: Picture, quality: int) -> bytes:

@@ -77,7 +77,10 @@ def face_pictures(info: VideoInfo, clip: Candidate) -> NDArray[np.uint8]:
     rows = np.abs(clip.times_s[:, None] - times_s).argmin(axis=0)
     places = steady(np.array([[*face_center(points), face_size(points) / 2] for points in clip.landmarks]))
     frames = read_frames(info, (clip.start + rows).tolist())
-    return np.stack([loose_crop(frame, places[row], syncnet.SIDE) for frame, row in zip(frames, rows, strict=True)])
+    aspect = info.pixel_aspect
+    return np.stack(
+        [loose_crop(frame, places[row], syncnet.SIDE, aspect) for frame, row in zip(frames, rows, strict=True)]
+    )
 
 
 def _sound_windows(sound: Sound, first_s: float, count: int) -> NDArray[np.float32]:

@@ -41,9 +41,9 @@ class Candidate:
     times_s: NDArray[np.float64]
     """(T,) seconds from the video's first frame."""
     landmarks: NDArray[np.float32]
-    """(T, 478, 3) pixels of the frame."""
+    """(T, 478, 3) square pixels of the frame."""
     transforms: NDArray[np.float32]
-    """(T, 2, 3) to the crop."""
+    """(T, 2, 3) from the landmarks' pixels to the crop."""
     track: Track
     reason: str = ""
     """Why the analysis already refuses it."""
@@ -70,7 +70,7 @@ class Candidate:
         return float(np.quantile(_deviations(self.times_s, self.frame_rate), 0.95))
 
     def face_px(self) -> float:
-        """Median distance from brow to chin, pixels of the source."""
+        """Median distance from brow to chin, square pixels of the source."""
         return float(BROW_TO_CHIN / np.median(geometry.fit_pose(self.landmarks).scale))
 
     def turned_deg(self) -> tuple[float, float]:
@@ -108,7 +108,7 @@ def find_candidates(
     times_s = info.times_s
     rate = 1 / float(np.median(np.diff(times_s))) if len(times_s) > 1 else 25.0
     frames = read_frames(info, range(start, stop))
-    for shot in analyser(frames, start, times_s[start:stop], "largest"):
+    for shot in analyser(frames, start, times_s[start:stop], "largest", info.pixel_aspect):
         track = _track(shot)
         for first, last, reason in _stretches(shot):
             for low, high in _cut(first, last, rate * settings.clip_s):

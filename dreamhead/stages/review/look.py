@@ -10,6 +10,7 @@ from dreamhead.evaluation import metrics
 from dreamhead.evaluation.pictures import Shown
 from dreamhead.faces import geometry, topology
 from dreamhead.faces.crop import apply_transform, extract, pose_mask
+from dreamhead.faces.pixel_aspect import from_stored, square_pixels
 from dreamhead.media.video import read_frames
 from dreamhead.pipelines.example import mouth_region
 from dreamhead.records import ShotAnalysis, VideoInfo
@@ -84,7 +85,7 @@ def look_at(
     found = np.full(landmarks.shape, np.nan, np.float32)
     pixels: list[Pixels] = []
     for number, (ours, truth) in enumerate(_pictures(stretch, source, output)):
-        face = detector.follow(ours, landmarks[number])
+        face = detector.follow(square_pixels(ours, shot.pixel_aspect), landmarks[number])
         if face is not None:
             found[number] = face
         if number % every == 0:
@@ -118,7 +119,8 @@ def _pixels(
     frame: int, ours: Picture, truth: Picture, found: Floats, shot: ShotAnalysis, number: int, feather: float
 ) -> Pixels:
     size, transform, own = shot.reference_crops.shape[1], shot.crops[number], shot.landmarks[number]
-    our_crop, true_crop = extract(ours, transform, size), extract(truth, transform, size)
+    stored = from_stored(transform, shot.pixel_aspect)
+    our_crop, true_crop = extract(ours, stored, size), extract(truth, stored, size)
     mask = pose_mask(shot.neutral, geometry.fit_pose(own[None]), transform, size, feather)
     true_mouth = mouth_region(apply_transform(transform, own), size)
     is_found = bool(np.isfinite(found).all())

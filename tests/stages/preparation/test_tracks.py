@@ -23,8 +23,10 @@ class Analyser:
     def __init__(self, shots: list[list[Route]]) -> None:
         self.shots = shots
 
-    def __call__(self, frames: Iterable[Any], first: int, times_s: Any, face: str) -> Iterator[ShotAnalysis]:
-        assert face == "largest"
+    def __call__(
+        self, frames: Iterable[Any], first: int, times_s: Any, face: str, pixel_aspect: float
+    ) -> Iterator[ShotAnalysis]:
+        assert (face, pixel_aspect) == ("largest", 1.0)
         assert len(list(frames)) == len(times_s) == sum(map(len, self.shots))
         for routes in self.shots:
             yield shot(first, routes)
