@@ -13,13 +13,12 @@ from typing import Any, get_args
 from dreamhead import storage
 from dreamhead.cluster.rows import Row, check_columns, read_rows
 from dreamhead.errors import InputError, ManifestError, StorageError
+from dreamhead.faces.tracking import FaceChoice
 from dreamhead.records import Job, LongerAudio, Segment
 from dreamhead.stages import results
 
 REQUIRED = ("video_uri", "audio_uri", "output_uri")
 OPTIONAL = ("job_id", "seed", "segments", "face", "on_longer_audio", "language", "consent_id")
-NUMBER = r"-?\d+(?:\.\d+)?"
-FACE = re.compile(rf"largest|point:{NUMBER},{NUMBER}@{NUMBER}|box:{NUMBER}(?:,{NUMBER}){{3}}@{NUMBER}")
 JOB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 MAX_SEED = 2**63 - 1
 
@@ -68,12 +67,12 @@ def job_from_row(index: int, row: Row, base: str) -> Job:
     options: dict[str, Any] = {
         "seed": _seed(row.get("seed")),
         "segments": _segments(row.get("segments")),
-        "face": _matching(row, "face", FACE, "largest", "largest, point:x,y@t or box:x0,y0,x1,y1@t"),
+        "face": _face(row),
         "on_longer_audio": _longer_audio(row),
         "language": _text(row, "language"),
         "consent_id": _text(row, "consent_id"),
     }
-    job_id = _matching(row, "job_id", JOB_ID, "", "1 to 128 of A-Z a-z 0-9 . _ - and no dot or dash first")
+    job_id = _job_id(row)
     # The same row has the same identity in the next run, wherever it stands in the manifest.
     identity = json.dumps([uris, options], sort_keys=True, default=vars)
     return Job(
@@ -116,10 +115,18 @@ def _uri(row: Row, name: str, base: str) -> str:
     return storage.resolve(text, base)
 
 
-def _matching(row: Row, name: str, pattern: re.Pattern[str], default: str, allowed: str) -> str:
-    text = _text(row, name) or default
-    if text and not pattern.fullmatch(text):
-        raise InputError(f"{name}: must be {allowed}, got {text!r}")
+def _job_id(row: Row) -> str:
+    text = _text(row, "job_id")
+    if text and not JOB_ID.fullmatch(text):
+        allowed = "1 to 128 of A-Z a-z 0-9 . _ - and no dot or dash first"
+        raise InputError(f"job_id: must be {allowed}, got {text!r}")
+    return text
+
+
+def _face(row: Row) -> str:
+    """As it stands; whether its place and time are in the video shows when that is looked into."""
+    text = _text(row, "face") or "largest"
+    FaceChoice.parse(text)
     return text
 
 

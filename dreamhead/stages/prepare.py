@@ -13,6 +13,7 @@ from dreamhead.records import Job, Span
 from dreamhead.stages import results
 from dreamhead.stages.artefacts import load_json, save_json
 from dreamhead.stages.attempts import describe
+from dreamhead.stages.face_place import check_face
 from dreamhead.stages.plan import chunks_of_shots, spans_of
 from dreamhead.stages.results import NOTHING, Tally
 from dreamhead.stages.source import Source, digest_of, known_digest, naming_column, open_source
@@ -52,6 +53,7 @@ def prepare(job: Job, work: Work, *, retry_failed: bool = True) -> PreparedJob:
     with _noting_refusal(job, work):
         source = open_source(job, work)
         _check_segments(job, source)
+        check_face(job, source)
         _check_output(job)
     # Tries are counted within a run: whoever starts one has changed something, or wants it tried again.
     for uri in storage.list_files(work.attempts_dir(job)):
