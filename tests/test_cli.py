@@ -69,7 +69,11 @@ def test_wrong_usage_exits_with_2(argv: list[str]) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--face", "huge"], "wrong usage: face: must be largest, point:x,y@t or box:x0,y0,x1,y1@t, got 'huge'\n"),
+        (
+            ["--face", "huge"],
+            "wrong usage: face: 'huge' is not allowed; use largest, point:x,y@seconds or box:x0,y0,x1,y1@seconds, "
+            "in pixels as shown, no number below 0\n",
+        ),
         (["--config", "absent.yaml"], "ConfigError: absent.yaml: No such file or directory\n"),
     ],
 )
