@@ -218,8 +218,10 @@ def _status_summary(found: "list[JobStatus]") -> str:
 def _media_facts(uri: str) -> dict[str, object]:
     from dreamhead.media.audio import probe_audio
     from dreamhead.media.container import find_video, open_media
+    from dreamhead.media.probing import look_first
     from dreamhead.media.video import probe
 
+    look_first({"": ("any", uri)})
     with open_media(uri) as container:
         has_picture, has_sound = find_video(container) is not None, len(container.streams.audio) > 0
     facts: dict[str, object] = {}

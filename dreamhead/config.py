@@ -172,21 +172,22 @@ class ReviewSettings(Section):
     share: float = Field(default=0.1, gt=0, le=1)
     """Share of the output's frames that is looked at."""
     min_frames: int = Field(default=25, ge=1)
-    """Fewest frames looked at, where so many are dubbed."""
+    """Fewest frames looked at, where so many are dubbed. Above 25 frames a second this number and the two other counts
+    of frames are raised to as much time as they are at 25."""
     max_frames: int = Field(default=200, ge=1)
     """Most frames looked at."""
     stretch_s: float = Field(default=1.0, gt=0)
     """Longest stretch of consecutive frames, in seconds."""
     pictures_every: int = Field(default=5, ge=1)
     """Pixels are compared with the source's in one of so many of these frames."""
-    most_lag: int = Field(default=3, ge=0)
-    """Frames, either way, within which the lag of the lips is looked for."""
+    most_lag_s: float = Field(default=0.12, ge=0, le=1)
+    """Seconds, either way, within which the lag of the lips is looked for, in whole frames."""
     min_motion: float = Field(default=0.02, ge=0)
     """Spread of the wanted lip opening, in eye distances, below which nothing is said about correlation and lag."""
     min_correlation: float = Field(default=0.7, ge=-1, le=1)
     """Of the lip opening on the output with the wanted one, at the best lag."""
-    max_lag: int = Field(default=1, ge=0)
-    """Frames by which the lips may be early or late."""
+    max_lag_s: float = Field(default=0.06, ge=0, le=1)
+    """Seconds by which the lips may be early or late: at 25 frames a second one frame, and not two."""
     min_spread: float = Field(default=0.5, ge=0, le=1)
     """Spread of the lip opening on the output over that of the wanted one."""
     max_spread: float = Field(default=1.6, ge=1)

@@ -12,6 +12,7 @@ import pytest
 from dreamhead import __version__, cli
 from dreamhead.config import DubSettings
 from dreamhead.errors import CheckpointError
+from dreamhead.media import probing
 from dreamhead.media.audio import write_wav
 from dreamhead.records import Job
 from dreamhead.stages import dub as dub_stage
@@ -68,7 +69,11 @@ def test_wrong_usage_exits_with_2(argv: list[str]) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--face", "huge"], "wrong usage: face: must be largest, point:x,y@t or box:x0,y0,x1,y1@t, got 'huge'\n"),
+        (
+            ["--face", "huge"],
+            "wrong usage: face: 'huge' is not allowed; use largest, point:x,y@seconds or box:x0,y0,x1,y1@seconds, "
+            "in pixels as shown, no number below 0\n",
+        ),
         (["--config", "absent.yaml"], "ConfigError: absent.yaml: No such file or directory\n"),
     ],
 )
@@ -145,3 +150,13 @@ def test_inspect_refuses_what_is_neither(files: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err.startswith("MediaError: notes.txt: ")
     assert cli.main(["inspect", "absent"]) == cli.WRONG_USAGE
     assert capsys.readouterr().err.startswith("CheckpointError: ")
+
+
+def test_inspect_survives_a_crash_of_the_decoder_and_names_the_file(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deadly = "probing.probe_audio = lambda uri: os.kill(os.getpid(), signal.SIGSEGV)"
+    script = f"import os, signal, sys; from dreamhead.media import probing; {deadly}; probing.main(*sys.argv[1:])"
+    monkeypatch.setattr(probing, "PROBE", (sys.executable, "-c", script))
+    assert cli.main(["inspect", "speech.wav"]) == cli.FAILED
+    assert capsys.readouterr().err.startswith("MediaError: speech.wav: the decoder crashed over it (SIGSEGV)")

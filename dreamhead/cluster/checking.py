@@ -61,7 +61,9 @@ def check(jobs: Sequence[Job], work: Work, *, retry_failed: bool, cpus: float) -
                     # One file that kills its reader must not take the others along.
                     waiting |= {start([job]): [job] for job in group}
                 else:
-                    yield results.failed(group[0], died(error))
+                    job = group[0]
+                    looked_into = f"it was looking into {job.video_uri} and {job.audio_uri}"
+                    yield results.failed(job, f"{died(error)}; {looked_into}")
 
 
 def longest_wait_s(work: Work) -> float:

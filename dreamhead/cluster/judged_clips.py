@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from dreamhead import storage
-from dreamhead.cluster.manifest import Row, read_rows
+from dreamhead.cluster.rows import Row, check_columns, read_rows
 from dreamhead.errors import ManifestError
 from dreamhead.evaluation.records import JudgedClip, Task
 from dreamhead.evaluation.settings import ConditionName
@@ -75,6 +75,7 @@ def _listed(uri: str) -> list[Row]:
     rows = read_rows(uri)
     if not rows:
         raise ManifestError(f"{uri}: the list has no rows")
+    check_columns(uri, rows, COLUMNS[:1], COLUMNS[1:])
     base = uri.rpartition("/")[0] or ("/" if uri.startswith("/") else ".")
     return [_row(row, base, f"{uri}: row {number}") for number, row in enumerate(rows)]
 

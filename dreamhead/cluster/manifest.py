@@ -1,8 +1,6 @@
 """Read a manifest: checked rows become jobs, bad ones failed rows that name the column."""
 
-import csv
 import hashlib
-import io
 import json
 import math
 import re
@@ -12,22 +10,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, get_args
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from dreamhead import storage
+from dreamhead.cluster.rows import Row, check_columns, read_rows
 from dreamhead.errors import InputError, ManifestError, StorageError
+from dreamhead.faces.tracking import FaceChoice
 from dreamhead.records import Job, LongerAudio, Segment
 from dreamhead.stages import results
 
 REQUIRED = ("video_uri", "audio_uri", "output_uri")
 OPTIONAL = ("job_id", "seed", "segments", "face", "on_longer_audio", "language", "consent_id")
-NUMBER = r"-?\d+(?:\.\d+)?"
-FACE = re.compile(rf"largest|point:{NUMBER},{NUMBER}@{NUMBER}|box:{NUMBER}(?:,{NUMBER}){{3}}@{NUMBER}")
 JOB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 MAX_SEED = 2**63 - 1
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -42,15 +35,13 @@ class Manifest:
 def read_manifest(uri: str) -> Manifest:
     """Read .parquet, .csv or .jsonl; relative uris are resolved against the manifest's directory.
 
-    Raises ManifestError where the manifest as a whole can't be used: unreadable, empty, without a required column, or
-    with rows that would write the same output or share a job_id.
+    Raises ManifestError where the manifest as a whole can't be used: unreadable, empty, without a required column,
+    with an optional one in another spelling, or with rows that would write the same output or share a job_id.
     """
     rows = read_rows(uri)
     if not rows:
         raise ManifestError(f"{uri}: the manifest has no rows")
-    missing = [name for name in REQUIRED if not any(name in row for row in rows)]
-    if missing:
-        raise ManifestError(f"{uri}: no column {', '.join(missing)}; required are {', '.join(REQUIRED)}")
+    check_columns(uri, rows, REQUIRED, OPTIONAL)
     base = uri.rpartition("/")[0] or ("/" if uri.startswith("/") else ".")
     jobs: list[Job] = []
     failed: list[Row] = []
@@ -70,63 +61,18 @@ def read_manifest(uri: str) -> Manifest:
     return Manifest(tuple(job for job in jobs if job.row not in refused), tuple(failed))
 
 
-def read_rows(uri: str) -> list[Row]:
-    """The rows of a .parquet, .csv or .jsonl file as they are; raises ManifestError."""
-    readers: dict[str, Callable[[bytes], list[Row]]] = {
-        "parquet": _read_parquet,
-        "csv": _read_csv,
-        "jsonl": _read_jsonl,
-    }
-    suffix = uri.rpartition(".")[2].lower()
-    if suffix not in readers:
-        raise ManifestError(f"{uri}: unknown kind of manifest; allowed: {', '.join('.' + name for name in readers)}")
-    try:
-        return readers[suffix](storage.read_bytes(uri))
-    except StorageError as error:
-        raise ManifestError(f"the manifest can't be read: {error}") from error
-    except (pa.ArrowException, csv.Error, ValueError) as error:
-        raise ManifestError(f"{uri}: not a valid .{suffix} file: {error}") from error
-
-
-def _read_parquet(data: bytes) -> list[Row]:
-    rows: list[Row] = pq.read_table(pa.BufferReader(data)).to_pylist()
-    return rows
-
-
-def _read_csv(data: bytes) -> list[Row]:
-    reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig")), strict=True)
-    rows: list[Row] = []
-    for row in reader:
-        if None in row:
-            raise ValueError(f"line {reader.line_num} has more fields than the header's {len(reader.fieldnames or ())}")
-        rows.append(dict(row))
-    return rows
-
-
-def _read_jsonl(data: bytes) -> list[Row]:
-    rows: list[Row] = []
-    for number, line in enumerate(data.decode("utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        row = json.loads(line)
-        if not isinstance(row, dict):
-            raise ValueError(f"line {number} is not a JSON object")
-        rows.append(row)
-    return rows
-
-
 def job_from_row(index: int, row: Row, base: str) -> Job:
     """The checked job of one row; raises InputError that names the column and what is allowed."""
     uris: dict[str, Any] = {name: _uri(row, name, base) for name in REQUIRED}
     options: dict[str, Any] = {
         "seed": _seed(row.get("seed")),
         "segments": _segments(row.get("segments")),
-        "face": _matching(row, "face", FACE, "largest", "largest, point:x,y@t or box:x0,y0,x1,y1@t"),
+        "face": _face(row),
         "on_longer_audio": _longer_audio(row),
         "language": _text(row, "language"),
         "consent_id": _text(row, "consent_id"),
     }
-    job_id = _matching(row, "job_id", JOB_ID, "", "1 to 128 of A-Z a-z 0-9 . _ - and no dot or dash first")
+    job_id = _job_id(row)
     # The same row has the same identity in the next run, wherever it stands in the manifest.
     identity = json.dumps([uris, options], sort_keys=True, default=vars)
     return Job(
@@ -169,10 +115,18 @@ def _uri(row: Row, name: str, base: str) -> str:
     return storage.resolve(text, base)
 
 
-def _matching(row: Row, name: str, pattern: re.Pattern[str], default: str, allowed: str) -> str:
-    text = _text(row, name) or default
-    if text and not pattern.fullmatch(text):
-        raise InputError(f"{name}: must be {allowed}, got {text!r}")
+def _job_id(row: Row) -> str:
+    text = _text(row, "job_id")
+    if text and not JOB_ID.fullmatch(text):
+        allowed = "1 to 128 of A-Z a-z 0-9 . _ - and no dot or dash first"
+        raise InputError(f"job_id: must be {allowed}, got {text!r}")
+    return text
+
+
+def _face(row: Row) -> str:
+    """As it stands; whether its place and time are in the video shows when that is looked into."""
+    text = _text(row, "face") or "largest"
+    FaceChoice.parse(text)
     return text
 
 

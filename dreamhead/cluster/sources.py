@@ -1,26 +1,23 @@
 """Read what shall be prepared: a folder of videos or a table, who speaks in each, and who is kept for validation."""
 
 import csv
-import io
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import yaml
 
 from dreamhead import storage
-from dreamhead.cluster.manifest import read_rows
+from dreamhead.cluster.rows import Row, check_columns, read_csv, read_rows
 from dreamhead.errors import InputError, ManifestError, StorageError
 from dreamhead.stages.preparation import ledger
 from dreamhead.stages.preparation.source import Source, falls_into_validation, stem_of
 from dreamhead.training.dataset import SPLITS
 
-Row = dict[str, Any]
-
 TABLES = (".parquet", ".csv", ".jsonl")
 VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts")
+COLUMNS = ("video_uri", "speaker", "start_s", "end_s", "spoken", "split")
 CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)")
 TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 TRAIN, VALIDATION = SPLITS
@@ -77,12 +74,11 @@ def read_speakers(uri: str) -> dict[str, str]:
     Raises ManifestError.
     """
     try:
-        text = storage.read_bytes(uri).decode("utf-8-sig")
+        data = storage.read_bytes(uri)
         if uri.lower().endswith(".csv"):
-            rows = list(csv.DictReader(io.StringIO(text), strict=True))
-            return {row["stem"].strip(): row["speaker"].strip() for row in rows}
+            return {row["stem"].strip(): row["speaker"].strip() for row in read_csv(data)}
         if uri.lower().endswith((".yaml", ".yml")):
-            table = yaml.safe_load(text)
+            table = yaml.safe_load(data.decode("utf-8-sig"))
             if not isinstance(table, dict):
                 raise ValueError("not a table of stems and speakers")
             return {str(stem): str(speaker) for stem, speaker in table.items()}
@@ -133,8 +129,7 @@ def _from_table(uri: str, speakers: Mapping[str, str], rule: SplitRule) -> Sourc
     rows = read_rows(uri)
     if not rows:
         raise ManifestError(f"{uri}: the table has no rows")
-    if not any("video_uri" in row for row in rows):
-        raise ManifestError(f"{uri}: no column video_uri; the others are speaker, start_s, end_s, spoken, split")
+    check_columns(uri, rows, COLUMNS[:1], COLUMNS[1:])
     base = storage.resolve(uri, ".").rpartition("/")[0] or "/"
     sources, failed = [], []
     for number, row in enumerate(rows):

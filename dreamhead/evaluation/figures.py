@@ -25,19 +25,21 @@ FIGURES: dict[str, Figure] = {
     "correlation": Figure(
         "correlation", 3, "Of our lip opening with the speaker's own in the same frame (Pearson); 1 is the same motion."
     ),
-    "correlation_best": Figure("at best lag", 3, "The same where one curve is shifted by the number of frames below."),
-    "lag_frames": Figure("lag", 0, "Frames by which our lips are later than the speaker's own where that is best."),
+    "correlation_best": Figure("at best lag", 3, "The same where one curve is shifted by the time below."),
+    "lag_ms": Figure(
+        "lag, ms", 0, "By which our lips are later than the speaker's own where that is best, in whole frames."
+    ),
     "speech_correlation": Figure(
         "with its speech",
         2,
         "Of our lip opening with what real lips did when this speech was recorded, at the best lag: for shuffled "
         "speech the speaker's own opening moved with it, for another clip's speech that speaker's.",
     ),
-    "speech_lag_frames": Figure(
-        "lips late by",
-        1,
-        "Frames by which our lips are later than the speech in the file: the lag of the line above, less the delay of "
-        "the file's sound against the speech that was given. Positive: lips late.",
+    "speech_lag_ms": Figure(
+        "lips late by, ms",
+        0,
+        "By which our lips are later than the speech in the file: the lag of the line above, less the delay of the "
+        "file's sound against the speech that was given. Positive: lips late.",
     ),
     "articulation": Figure(
         "articulation", 2, "Spread (standard deviation) of our lip opening relative to the speaker's own."
@@ -95,7 +97,7 @@ FIGURES: dict[str, Figure] = {
 FID = Figure("FID", 1, "Distance of Inception features of all clips' crops from the sources' (Heusel et al. 2017).")
 
 SYNC = (
-    *("correlation", "correlation_best", "lag_frames", "speech_correlation", "speech_lag_frames"),
+    *("correlation", "correlation_best", "lag_ms", "speech_correlation", "speech_lag_ms"),
     *("articulation", "shut", "jitter", "mouth_lmd", "mouth_lmd_px", "face_lmd", "face_lmd_px"),
     *("lse_c", "lse_d", "av_offset_frames"),
 )

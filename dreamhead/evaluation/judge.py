@@ -113,8 +113,8 @@ class ConditionJudge:
             in_sync = self._in_sync(task, source, take, landmarks)
         judged = (source.strength >= 1) & np.isfinite(source.landmarks[:, 0, 0])
         motion, has_truth = Motion.of(source.landmarks, landmarks, judged), task.condition in HAS_TRUTH
-        delay_frames = delay_s * float(source.info.average_rate)
-        figures = motion_figures(motion, take.truth, delay_frames, has_truth, self._settings)
+        rate = float(source.info.average_rate)
+        figures = motion_figures(motion, take.truth, delay_s, rate, has_truth, self._settings)
         moments, worst = choose_moments(
             judged, _badness(motion, has_truth), self._settings.moments, self._settings.worst_moments
         )

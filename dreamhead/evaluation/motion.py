@@ -54,7 +54,8 @@ class Motion(NamedTuple):
 def motion_figures(
     motion: Motion,
     spoken: NDArray[np.float64] | None,
-    delay_frames: float,
+    delay_s: float,
+    rate: float,
     has_truth: bool,
     settings: EvaluationSettings,
 ) -> dict[str, float]:
@@ -62,26 +63,29 @@ def motion_figures(
 
     Args:
         spoken: (T,) lip opening that real lips had with the speech; None where there is none.
-        delay_frames: frames by which the file's sound is later than the speech that was given.
+        delay_s: by which the file's sound is later than the speech that was given.
+        rate: frames per second.
         has_truth: whether our lips should be where the source's are.
     """
     ours, truth = motion.our_opening, motion.true_opening
-    with_own = metrics.lag_correlation(ours, truth, settings.most_lag)
+    most, frame_ms = round(settings.most_lag_s * rate), 1000 / rate
+    with_own = metrics.lag_correlation(ours, truth, most)
     limit = metrics.shut_limit(truth, settings.shut_share)
     seen = np.isfinite(ours)
     found = {
         "correlation": with_own.at_zero,
         "correlation_best": with_own.best,
-        "lag_frames": float(with_own.lag) if np.isfinite(with_own.best) else np.nan,
+        "lag_ms": with_own.lag * frame_ms if np.isfinite(with_own.best) else np.nan,
         "articulation": _ratio(metrics.spread(ours), metrics.spread(truth)),
         "shut": float((ours[seen] < limit).mean()) if seen.any() else np.nan,
         "jitter": _ratio(metrics.jitter(motion.ours[:, LIPS]), metrics.jitter(motion.truth[:, LIPS])),
         "faces_found": float(seen[motion.judged].mean()),
     }
     if spoken is not None:
-        with_speech = metrics.lag_correlation(ours, spoken, settings.most_lag)
+        with_speech = metrics.lag_correlation(ours, spoken, most)
         found["speech_correlation"] = with_speech.best
-        found["speech_lag_frames"] = with_speech.lag - delay_frames if np.isfinite(with_speech.best) else np.nan
+        late_ms = with_speech.lag * frame_ms - 1000 * delay_s
+        found["speech_lag_ms"] = late_ms if np.isfinite(with_speech.best) else np.nan
     return {**found, **_distances(motion)} if has_truth else found
 
 

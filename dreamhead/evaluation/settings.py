@@ -19,8 +19,8 @@ class TargetSettings(Section):
 
     correlation: float = 0.75
     """Least correlation, at the best lag, of our lip opening with the speaker's own, from the same speech."""
-    lag_frames: float = Field(default=1.0, ge=0)
-    """Furthest, in frames, that our lips may be from our speech, either way."""
+    lag_ms: float = Field(default=60.0, ge=0)
+    """Furthest, in milliseconds, that our lips may be from our speech, either way; a frame takes 40 at 25 a second."""
     shuffled: float = 0.1
     """Most correlation left, at no lag, when the speech is shifted by half its length."""
     shut: float = Field(default=0.95, ge=0, le=1)
@@ -63,8 +63,8 @@ class EvaluationSettings(Section):
     """Longest stretch of a clip that is judged."""
     apart_s: float = Field(default=2.0, ge=0)
     """Least distance in time of a reference from its frame where true landmarks are given."""
-    most_lag: int = Field(default=5, ge=0)
-    """Frames by which curves are shifted, either way, to find the best correlation."""
+    most_lag_s: float = Field(default=0.2, ge=0, le=2)
+    """Seconds by which curves are shifted, either way and by whole frames, to find the best correlation."""
     shut_share: float = Field(default=0.2, gt=0, lt=1)
     """A mouth counts as shut below this share of the way from the 5th to the 95th percentile of its own opening."""
     network_every: int = Field(default=5, ge=1)

@@ -145,11 +145,11 @@ def targets_of(settings: TargetSettings) -> list[Target]:
             lambda value: value >= settings.correlation,
         ),
         Target(
-            "own speech: frames between lips and speech",
-            f"at most {settings.lag_frames:g}",
-            "speech_lag_frames",
-            _size(_figure("self", "speech_lag_frames")),
-            lambda value: value <= settings.lag_frames,
+            "own speech: ms between lips and speech",
+            f"at most {settings.lag_ms:g}",
+            "speech_lag_ms",
+            _size(_figure("self", "speech_lag_ms")),
+            lambda value: value <= settings.lag_ms,
         ),
         Target(
             "shuffled speech: correlation left",

@@ -23,6 +23,8 @@ class FaceChoice:
     place: tuple[float, float] | None = None
     """x, y in square pixels of the frame as shown."""
     time_s: float = 0.0
+    box: tuple[float, float, float, float] | None = None
+    """Left, top, right, bottom, where the place is the middle of a box."""
 
     @classmethod
     def parse(cls, text: str) -> "FaceChoice":
@@ -34,8 +36,13 @@ class FaceChoice:
             return cls((x, y), time_s)
         if match := BOX.fullmatch(text):
             left, top, right, bottom, time_s = map(float, match.groups())
-            return cls(((left + right) / 2, (top + bottom) / 2), time_s)
-        raise InputError(f"face: {text!r} is not allowed; use largest, point:x,y@seconds or box:x0,y0,x1,y1@seconds")
+            if left >= right or top >= bottom:
+                raise InputError(f"face: {text!r} is an empty box; x0 < x1 and y0 < y1 are needed")
+            return cls(((left + right) / 2, (top + bottom) / 2), time_s, (left, top, right, bottom))
+        raise InputError(
+            f"face: {text!r} is not allowed; use largest, point:x,y@seconds or box:x0,y0,x1,y1@seconds, "
+            "in pixels as shown, no number below 0"
+        )
 
 
 class FaceTracker:

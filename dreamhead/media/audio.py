@@ -63,6 +63,11 @@ CANCELLED_SHARE = 0.25
 MISSING_S = 0.1
 """A file that says that it lasts longer than this beyond its last sample is cut short."""
 
+SAYS_ITS_LENGTH = (*EXACT_TIMES, "caf", "au", "tta", "wv", "ape")
+"""Formats whose header says how long the sound is."""
+FILE_SAYS_ITS_LENGTH = ("matroska,webm", "avi")
+"""Formats whose header says how long the longest stream is."""
+
 MOST_RIFF_BYTES = 2**31
 """Headers that say more are those of streams."""
 
@@ -169,6 +174,8 @@ def open_audio(uri: str) -> Iterator[tuple[InputContainer, AudioStream]]:
         stream = next((one for one in known if one.disposition & Disposition.default), next(iter(known), None))
         if stream is None:
             raise MediaError(f"{uri}: {'no decoder for its audio stream' if tracks else 'holds no audio stream'}")
+        if not stream.codec_context.sample_rate or not stream.codec_context.layout.nb_channels:
+            raise MediaError(f"{uri}: its sound can't be decoded: it tells neither sample rate nor channels")
         yield container, stream
 
 
@@ -350,17 +357,35 @@ def _bytes_missing(head: bytes, size: int) -> int:
 
 def _missing(uri: str, container: InputContainer, stream: AudioStream, end_s: Fraction) -> Iterator[str]:
     """A warning where a file's header says that there is more than there is."""
-    if container.format.name not in (*EXACT_TIMES, "caf", "au", "tta", "wv", "ape") or not stream.duration:
+    name = container.format.name
+    if name in SAYS_ITS_LENGTH and stream.duration:
+        said_s = stream.duration * Fraction(stream.time_base or 0)
+        if name == "wav" and stream.codec_context.bit_rate:
+            # FFmpeg believes the file's size, and not its header.
+            said_s += Fraction(8 * _bytes_missing(signature(uri), container.size), stream.codec_context.bit_rate)
+    elif name in FILE_SAYS_ITS_LENGTH and container.duration:
+        said_s = Fraction(container.duration, 1_000_000)
+        if said_s - end_s > MISSING_S:
+            # It is that of the longest stream.
+            end_s = max(end_s, _last_packet_s(uri))
+    else:
         return
-    said_s = stream.duration * Fraction(stream.time_base or 0)
-    if container.format.name == "wav" and stream.codec_context.bit_rate:
-        # FFmpeg believes the file's size, and not its header.
-        said_s += Fraction(8 * _bytes_missing(signature(uri), container.size), stream.codec_context.bit_rate)
     if said_s - end_s > MISSING_S:
         yield (
-            f"{uri}: is cut short: it says {float(said_s):.2f} s of sound, {float(said_s - end_s):.2f} s of "
-            "them are missing"
+            f"{uri}: is cut short: it says that it lasts {float(said_s):.2f} s; the last {float(said_s - end_s):.2f} s "
+            "of it are missing"
         )
+
+
+def _last_packet_s(uri: str) -> Fraction:
+    """When the last packet of any stream ends."""
+    end_s = Fraction(0)
+    with open_media(uri) as container, media_errors(uri, "can't be read to its end"):
+        zero = zero_s(container)
+        for packet in container.demux([*container.streams.audio, *container.streams.video]):
+            if packet.pts is not None:
+                end_s = max(end_s, (packet.pts + (packet.duration or 0)) * Fraction(packet.time_base) - zero)
+    return end_s
 
 
 def _language(text: str) -> str:

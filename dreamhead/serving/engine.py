@@ -14,6 +14,7 @@ from dreamhead.serving.settings import ServingSettings
 from dreamhead.serving.uses import Input, Inputs, Uses
 from dreamhead.stages import results
 from dreamhead.stages.finalize import finalize
+from dreamhead.stages.first_look import look_at_inputs
 from dreamhead.stages.prepare import PreparedJob, prepare, with_digests
 from dreamhead.stages.results import Tally
 from dreamhead.stages.review.lips import save_lips
@@ -76,6 +77,8 @@ class Engine:
         video = Input(kind="video", digest=job.video_digest, facts=tuple(facts_of_video(job, work)))
         audio = Input(kind="audio", digest=job.audio_digest, facts=tuple(facts_of_audio(job, work)))
         self._uses.add(job.job_id, Inputs(inputs=(video, audio)))
+        # A crash here would take along the other jobs that this process holds.
+        look_at_inputs(job, work)
         return prepare(job, work)
 
     def _check_duration(self, prepared: PreparedJob) -> None:

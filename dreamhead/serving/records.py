@@ -15,8 +15,6 @@ OVER: frozenset[State] = frozenset(("succeeded", "failed", "cancelled"))
 """States that nothing follows."""
 
 MAX_SEED = 2**63 - 1
-NUMBER = r"-?\d+(?:\.\d+)?"
-FACE = rf"^(largest|point:{NUMBER},{NUMBER}@{NUMBER}|box:{NUMBER}(,{NUMBER}){{3}}@{NUMBER})$"
 
 
 class TimeRange(Section):
@@ -41,7 +39,7 @@ class Options(Section):
     """The same seed gives the same pictures."""
     segments: tuple[TimeRange, ...] = ()
     """Only these are dubbed; empty means everything."""
-    face: str = Field(default="largest", pattern=FACE, max_length=200)
+    face: str = Field(default="largest", max_length=200)
     """`largest`, `point:x,y@t` or `box:x0,y0,x1,y1@t` (pixels as shown: upright and square; seconds)."""
     on_longer_audio: LongerAudio = "trim"
     """What happens when the speech outlasts the video."""

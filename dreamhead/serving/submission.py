@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from dreamhead import storage
 from dreamhead.errors import InputError
+from dreamhead.faces.tracking import FaceChoice
 from dreamhead.scratch import scratch_folder
 from dreamhead.serving.checkpoints import checkpoint_uri
 from dreamhead.serving.jobs import NewJob, Submitted
@@ -96,8 +97,7 @@ async def _submit_uris(request: Request, service: Service, owner: str, key: str)
         body += block
         check_size(len(body), MAX_JSON_BYTES)
     asked = _validated(DubRequest, _json("the body", body), "body")
-    checkpoint_uri(service.settings, asked.checkpoint)
-    _check_webhook(service, asked)
+    _check_options(service, asked)
     new = NewJob(
         owner=owner,
         video_uri=await run_in_threadpool(_readable, service, "video_uri", asked.video_uri),
@@ -109,7 +109,10 @@ async def _submit_uris(request: Request, service: Service, owner: str, key: str)
     return await run_in_threadpool(service.store.submit, new, service.limits)
 
 
-def _check_webhook(service: Service, options: Options) -> None:
+def _check_options(service: Service, options: Options) -> None:
+    """What can't be told from the options alone, or what old records needn't keep to."""
+    FaceChoice.parse(options.face)
+    checkpoint_uri(service.settings, options.checkpoint)
     if not options.webhook_url:
         return
     if service.webhooks is None:
@@ -137,8 +140,7 @@ async def _submit_upload(request: Request, service: Service, owner: str, key: st
         body = lively(request.stream(), service.settings.upload_idle_s)
         upload = await receive(body, request.headers["content-type"], folder, max_bytes)
         options = _options(upload.fields)
-        checkpoint_uri(service.settings, options.checkpoint)
-        _check_webhook(service, options)
+        _check_options(service, options)
         await check_media(upload.files, service.settings.max_duration_s, service.settings.probe_timeout_s)
         return await run_in_threadpool(_keep, upload, options, service, owner, key)
 

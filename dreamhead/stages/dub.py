@@ -10,6 +10,7 @@ from dreamhead.records import Job
 from dreamhead.stages import results
 from dreamhead.stages.analyse import AnalyseSpan
 from dreamhead.stages.finalize import finalize
+from dreamhead.stages.first_look import look_at_inputs
 from dreamhead.stages.landmarks import MakeLandmarks
 from dreamhead.stages.opening import open_work
 from dreamhead.stages.prepare import PreparedJob, prepare
@@ -34,6 +35,7 @@ def dub(
     """
     work, digest = open_work(settings, checkpoint_uri, work_uri)
     try:
+        look_at_inputs(job, work)
         prepared = prepare(job, work)
     except (InputError, StorageError) as error:
         return results.failed(job, error)

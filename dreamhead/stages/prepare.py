@@ -14,9 +14,11 @@ from dreamhead.records import Job, Span
 from dreamhead.stages import results
 from dreamhead.stages.artefacts import load_json, save_json
 from dreamhead.stages.attempts import describe
+from dreamhead.stages.face_place import check_face
 from dreamhead.stages.plan import chunks_of_shots, spans_of
 from dreamhead.stages.results import NOTHING, Tally
 from dreamhead.stages.source import Source, digest_of, known_digest, naming_column, open_source
+from dreamhead.stages.strength import inside_segments
 from dreamhead.stages.work import Work
 
 GIVEN_UP = "failed in an earlier run; --retry-failed tries it again"
@@ -53,6 +55,7 @@ def prepare(job: Job, work: Work, *, retry_failed: bool = True) -> PreparedJob:
     with _noting_refusal(job, work):
         source = open_source(job, work)
         _check_segments(job, source)
+        check_face(job, source)
         _check_output(job)
         _check_speech(job, source)
     # Tries are counted within a run: whoever starts one has changed something, or wants it tried again.
@@ -122,6 +125,11 @@ def _check_segments(job: Job, source: Source) -> None:
             raise InputError(
                 f"segments: {segment.start_s} to {segment.end_s} s begins after the end of {job.video_uri}, "
                 f"which lasts {source.timeline.duration_s:.2f} s"
+            )
+        if not inside_segments((segment,), source.timeline.times_s).any():
+            raise InputError(
+                f"segments: no frame of {job.video_uri} is shown from {segment.start_s} to {segment.end_s} s; "
+                "allowed: stretches that hold a frame"
             )
 
 

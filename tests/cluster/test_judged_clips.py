@@ -56,7 +56,8 @@ def test_lags_come_from_a_preparation_unless_the_list_says_otherwise(tmp_path: P
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"audio_uri": "a.wav"}, r"row 0: video_uri: is required"),
+        ({"audio_uri": "a.wav"}, r"no column video_uri; required are video_uri"),
+        ({"video_uri": " "}, r"row 0: video_uri: is required"),
         (
             {"video_uri": "a.mp4", "speech_lag_s": "late"},
             r"row 0: speech_lag_s: must be seconds from -2 to 2, got 'late'",

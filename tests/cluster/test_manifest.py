@@ -70,7 +70,10 @@ def test_an_identity_follows_the_row_and_not_its_place(tmp_path: Path) -> None:
         ({"seed": -1}, "seed: must be a whole number from 0 to"),
         ({"seed": 1.5}, "seed: must be a whole number from 0 to"),
         ({"seed": True}, "seed: must be a whole number from 0 to"),
-        ({"face": "left"}, "face: must be largest, point:x,y@t or box:x0,y0,x1,y1@t, got 'left'"),
+        ({"face": "left"}, "face: 'left' is not allowed; use largest, point:x,y@seconds or box:x0,y0,x1,y1@seconds"),
+        ({"face": "point:-5,5@0.5"}, "face: 'point:-5,5@0.5' is not allowed; use largest, point:x,y@seconds or box:"),
+        ({"face": "point:5,5@-1"}, "face: 'point:5,5@-1' is not allowed"),
+        ({"face": "box:9,5,9,8@0"}, "face: 'box:9,5,9,8@0' is an empty box; x0 < x1 and y0 < y1 are needed"),
         ({"on_longer_audio": "loop"}, "on_longer_audio: must be one of error, trim, freeze, pingpong, got 'loop'"),
         ({"job_id": "../x"}, "job_id: must be 1 to 128 of"),
         ({"language": 3}, "language: must be text, got 3"),
@@ -101,12 +104,84 @@ def test_a_bad_row_fails_alone_and_names_its_column(tmp_path: Path, change: dict
         ("m.parquet", "not parquet", "m.parquet: not a valid .parquet file"),
         ("m.csv", "video_uri,audio_uri\na,b", "m.csv: no column output_uri; required are video_uri, audio_uri, output"),
         ("m.csv", "video_uri,audio_uri,output_uri\na,b,c,d", "line 2 has more fields than the header's 3"),
+        (
+            "m.csv",
+            "video_uri;audio_uri;output_uri\na;b;c",
+            r"m\.csv: not a valid \.csv file: the header is one field with 2 ';' \('video_uri;audio_uri;output_uri'\): "
+            "the delimiter must be a comma",
+        ),
+        ("m.csv", "video_uri\taudio_uri\toutput_uri\na\tb\tc", "one field with 2 tabs .* must be a comma"),
+        ("m.csv", "video_uri,video_uri ,audio_uri,output_uri\na,b,c,d", "the header has 'video_uri' more than once"),
+        (
+            "m.csv",
+            "Video_URI,audio-uri,output_uri\na,b,c",
+            r"no column video_uri, audio_uri \(there is 'Video_URI': did you mean 'video_uri'\?\) "
+            r"\(there is 'audio-uri': did you mean 'audio_uri'\?\); required are video_uri, audio_uri, output_uri",
+        ),
+        (
+            "m.csv",
+            "video_uri,audio_url,output_uri\na,b,c",
+            r"no column audio_uri \(there is 'audio_url': did you mean 'audio_uri'\?\); required",
+        ),
+        ("m.csv", "video_uri,audio_uri,speech\na,b,c", "no column output_uri; required"),
+        (
+            "m.jsonl",
+            '{"video_uri": "a", "audio_uri ": "b", "output_uri": "c"}',
+            r"no column audio_uri \(there is 'audio_uri ': did you mean 'audio_uri'\?\)",
+        ),
+        (
+            "m.csv",
+            "video_uri,audio_uri,output_uri,Segments\na,b,c,[]",
+            "the column 'Segments' would count for nothing: its name is 'segments'",
+        ),
     ],
 )
 def test_a_manifest_that_cant_be_used_is_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(ManifestError, match=message):
         read_manifest(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_text_of_wide_letters_is_told(tmp_path: Path, suffix: str, encoding: str) -> None:
+    text = "video_uri,audio_uri,output_uri\na,b,c" if suffix == "csv" else json.dumps(GOOD)
+    (tmp_path / f"m.{suffix}").write_bytes(text.encode(encoding))
+    with pytest.raises(ManifestError, match=r"it is UTF-16 or UTF-32 text, .*save it as UTF-8"):
+        read_manifest(str(tmp_path / f"m.{suffix}"))
+
+
+def test_text_of_another_alphabet_is_told_by_line(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_bytes("video_uri,audio_uri,output_uri\na,é,c".encode("latin-1"))
+    with pytest.raises(ManifestError, match=r"line 2 is not UTF-8 text \(byte 0xe9\); save it as UTF-8"):
+        read_manifest(str(tmp_path / "m.csv"))
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "m.csv",
+            " video_uri , audio_uri,\toutput_uri, seed,client\n in/a.mp4 , s3://bucket/a.wav , /out/a.mp4 , 7 ,x",
+        ),
+        ("m.csv", "video_uri,audio_uri,output_uri,seed,client\r\nin/a.mp4,s3://bucket/a.wav,/out/a.mp4,7,x\r\n"),
+        ("m.jsonl", json.dumps(GOOD | {"seed": 7, "client": "x"})),
+    ],
+)
+def test_spaces_around_names_and_the_mark_of_utf8_are_nothing(tmp_path: Path, mark: str, name: str, text: str) -> None:
+    (tmp_path / name).write_bytes((mark + text).encode())
+    (job,) = read_manifest(str(tmp_path / name)).jobs
+    assert (job.audio_uri, job.output_uri, job.seed) == (GOOD["audio_uri"], GOOD["output_uri"], 7)
+    assert (job.video_uri, job.extra) == (str(tmp_path / "in/a.mp4"), {"client": '"x"'})
+
+
+def test_a_near_miss_in_parquet_is_hinted(tmp_path: Path) -> None:
+    row = {"video_uri": "a", "AudioUri": "b", "output": "c"}
+    with pytest.raises(
+        ManifestError, match=r"no column audio_uri, output_uri .*'AudioUri': did you mean 'audio_uri'\?"
+    ):
+        read_manifest(write(tmp_path / "m.parquet", [row]))
 
 
 def test_a_manifest_that_isnt_there_is_refused(tmp_path: Path) -> None:

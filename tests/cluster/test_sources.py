@@ -124,6 +124,8 @@ def test_speakers_by_csv_and_yaml(tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("stem,speaker\na, anna\n")
     (tmp_path / "s.yaml").write_text("a: anna\n7: 12\n")
     assert read_speakers(str(tmp_path / "s.csv")) == {"a": "anna"}
+    (tmp_path / "spaced.csv").write_text("stem , speaker\na, anna\n")
+    assert read_speakers(str(tmp_path / "spaced.csv")) == {"a": "anna"}
     assert read_speakers(str(tmp_path / "s.yaml")) == {"a": "anna", "7": "12"}
 
 

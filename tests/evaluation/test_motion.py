@@ -28,13 +28,14 @@ def faces(openings: NDArray[np.float64], eye_distance_px: float = 40.0, roll_deg
 def figures(ours: NDArray[np.float32], has_truth: bool = True, **more: object) -> dict[str, float]:
     motion = Motion.of(faces(OPENINGS), ours, np.ones(len(ours), bool))
     spoken = more.get("spoken", motion.true_opening)
-    return motion_figures(motion, spoken, float(more.get("delay_frames", 0.0)), has_truth, SETTINGS)  # type: ignore[arg-type]
+    delay_s, rate = float(more.get("delay_s", 0.0)), float(more.get("rate", 25.0))  # type: ignore[arg-type]
+    return motion_figures(motion, spoken, delay_s, rate, has_truth, SETTINGS)  # type: ignore[arg-type]
 
 
 def test_the_same_motion_is_perfect_wherever_the_head_is() -> None:
     found = figures(faces(OPENINGS, 55.0, roll_deg=20))
     assert found["correlation"] == pytest.approx(1)
-    assert (found["lag_frames"], found["speech_lag_frames"], found["faces_found"]) == (0, 0, 1)
+    assert (found["lag_ms"], found["speech_lag_ms"], found["faces_found"]) == (0, 0, 1)
     assert found["articulation"] == pytest.approx(1, abs=1e-3)
     assert found["jitter"] == pytest.approx(1, abs=1e-2)
     assert found["mouth_lmd"] == pytest.approx(0, abs=1e-4)
@@ -42,10 +43,16 @@ def test_the_same_motion_is_perfect_wherever_the_head_is() -> None:
 
 
 def test_late_lips_have_a_positive_lag_less_the_sounds_own_delay() -> None:
-    found = figures(faces(np.roll(OPENINGS, 2)), delay_frames=0.5)
-    assert found["lag_frames"] == 2
-    assert found["speech_lag_frames"] == 1.5
+    found = figures(faces(np.roll(OPENINGS, 2)), delay_s=0.02)
+    assert found["lag_ms"] == pytest.approx(80)
+    assert found["speech_lag_ms"] == pytest.approx(60)
     assert found["correlation_best"] > 0.99 > found["correlation"]
+
+
+def test_a_lag_is_a_time_and_is_looked_for_as_far_at_any_rate() -> None:
+    for rate, frames in ((25.0, 5), (100.0, 20), (10.0, 2)):
+        found = figures(faces(np.roll(OPENINGS, frames)), rate=rate)
+        assert found["lag_ms"] == pytest.approx(200)
 
 
 def test_half_the_motion_is_half_the_articulation() -> None:
@@ -79,7 +86,7 @@ def test_frames_that_arent_judged_are_left_out() -> None:
     judged = np.ones(80, bool)
     judged[:40] = False
     ours = faces(np.concatenate([OPENINGS[::-1][:40], OPENINGS[40:]]))
-    found = motion_figures(Motion.of(faces(OPENINGS), ours, judged), None, 0, True, SETTINGS)
+    found = motion_figures(Motion.of(faces(OPENINGS), ours, judged), None, 0, 25, True, SETTINGS)
     assert found["correlation"] == pytest.approx(1, abs=1e-6)
     assert found["mouth_lmd"] == pytest.approx(0, abs=1e-4)
 

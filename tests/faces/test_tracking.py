@@ -101,7 +101,7 @@ def test_only_a_face_near_the_place_will_do() -> None:
 
 
 def test_a_box_means_its_middle() -> None:
-    assert FaceChoice.parse("box:10,20,30,60@1.5") == FaceChoice((20.0, 40.0), 1.5)
+    assert FaceChoice.parse("box:10,20,30,60@1.5") == FaceChoice((20.0, 40.0), 1.5, (10.0, 20.0, 30.0, 60.0))
 
 
 @pytest.mark.parametrize(

@@ -252,7 +252,7 @@ def test_sound_that_is_cut_short_is_said(make_tone: Any, tmp_path: Path) -> None
         whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
         info = probe_audio(str(whole))
         assert 0.5 < info.duration_s < 2.5
-        assert "is cut short: it says 3.00 s of sound" in "".join(info.warnings), name
+        assert "is cut short: it says that it lasts 3.00 s; the last " in "".join(info.warnings), name
 
 
 def test_sound_after_a_still_picture_is_in_time(make_tone: Any, make_video: Any, tmp_path: Path) -> None:

@@ -139,7 +139,8 @@ def test_an_upload_is_kept_to_the_byte(desk: Desk) -> None:
     ("values", "detail"),
     [
         ({"seed": -1}, "body.seed: Input should be greater than or equal to 0"),
-        ({"face": "biggest"}, "body.face: String should match pattern"),
+        ({"face": "biggest"}, "face: 'biggest' is not allowed; use largest, point:x,y@seconds or box:x0,y0,x1,y1@"),
+        ({"face": "point:-5,5@0"}, "face: 'point:-5,5@0' is not allowed"),
         ({"on_longer_audio": "loop"}, "body.on_longer_audio: Input should be 'error', 'trim', 'freeze' or 'pingpong'"),
         ({"segments": [{"start_s": 2, "end_s": 1}]}, "end_s 1 must be after start_s 2"),
         ({"output_uri": "x.mp4"}, "body.output_uri: Extra inputs are not permitted"),

@@ -13,7 +13,8 @@ import pytest
 import requests
 
 from dreamhead import storage
-from dreamhead.serving import probing
+from dreamhead.media import probing
+from dreamhead.serving.probing import MEMORY_BYTES
 from tests.client.online import Online, online, until
 
 
@@ -140,8 +141,8 @@ def test_a_decoder_that_hangs_or_crashes_is_answered_422(
 def test_a_decoder_gets_no_more_memory_than_it_may(
     tmp_path: Path, temporary: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    eats = "probing.open_media = lambda path: bytearray(10 * probing.MEMORY_BYTES)"
-    script = f"import sys; from dreamhead.serving import probing; {eats}; probing.main(*sys.argv[1:])"
+    eats = f"probing.open_media = lambda path: bytearray({10 * MEMORY_BYTES})"
+    script = f"import sys; from dreamhead.media import probing; {eats}; probing.main(*sys.argv[1:])"
     monkeypatch.setattr(probing, "PROBE", (sys.executable, "-c", script))
     with online(tmp_path) as served:
         response = upload(served, files)

@@ -27,13 +27,15 @@ class Figure:
     digits: int
     meaning: str
     unit: str = ""
-    percent: bool = False
+    """As it is written."""
+    scale: float = 1.0
+    """Of what is written over the value."""
 
     def text(self, value: float) -> str:
         """The value with its unit."""
         # Adding zero turns the zero below zero into plain zero.
-        rounded = round(100 * value if self.percent else value, self.digits) + 0.0
-        return f"{rounded:.{self.digits}f}" + (" %" if self.percent else f" {self.unit}" if self.unit else "")
+        rounded = round(self.scale * value, self.digits) + 0.0
+        return f"{rounded:.{self.digits}f} {self.unit}".rstrip()
 
 
 FIGURES: dict[str, Figure] = {
@@ -45,11 +47,17 @@ FIGURES: dict[str, Figure] = {
         2,
         "Correlation (Pearson) of the lip opening found in the output with the wanted one, at the lag.",
     ),
-    "lip_lag": Figure("lag", 0, "Frames by which the lips are late where that is best; below 0: early."),
+    "lip_lag_s": Figure(
+        "lag",
+        0,
+        "Time by which the lips are late where that is best, in whole frames; below 0: early. Seconds in the results.",
+        "ms",
+        scale=1000,
+    ),
     "lip_spread": Figure("lip motion", 2, "Standard deviation of the lip opening, relative to the wanted one's."),
     "lip_error": Figure("lip error", 3, "Mean distance of the lip opening from the wanted one, in eye distances."),
     "faces_found": Figure(
-        "faces found", 0, "Share of the frames looked at in which the detector still finds the face.", percent=True
+        "faces found", 0, "Share of the frames looked at in which the detector still finds the face.", "%", scale=100
     ),
     "sharpness": Figure(
         "sharpness", 2, "Energy of the Laplacian of the mouth, relative to the source's mouth; below 1 is softer."
@@ -68,7 +76,7 @@ FIGURES: dict[str, Figure] = {
         "untouched", 1, "PSNR against the source of the pixels around the face that weren't painted.", "dB"
     ),
     "passed_through": Figure(
-        "passed through", 0, "Share of the frames to be dubbed that show the source instead.", percent=True
+        "passed through", 0, "Share of the frames to be dubbed that show the source instead.", "%", scale=100
     ),
     "frames_looked_at": Figure("frames looked at", 0, "Frames of the output that were decoded and measured."),
 }
@@ -77,7 +85,8 @@ FIGURES: dict[str, Figure] = {
 
 def figures(looks: Sequence["Look"], settings: ReviewSettings) -> dict[str, float]:
     """Figures by name, without those that can't be had: of lips that stand still, or of a source that does."""
-    gap = settings.most_lag
+    step_s = _step_s(looks)
+    gap = round(settings.most_lag_s / step_s)
     ours, wanted = (_joined([opening(getattr(look, name)) for look in looks], gap) for name in ("ours", "wanted"))
     seen = np.concatenate([np.isfinite(opening(look.ours)) for look in looks])
     found = {
@@ -91,7 +100,7 @@ def figures(looks: Sequence["Look"], settings: ReviewSettings) -> dict[str, floa
         best = metrics.lag_correlation(ours, wanted, gap)
         found["lip_correlation"] = best.best
         # Of lips that follow nothing a lag says nothing.
-        found["lip_lag"] = float(best.lag) if best.best >= settings.min_correlation else np.nan
+        found["lip_lag_s"] = best.lag * step_s if best.best >= settings.min_correlation else np.nan
         found["lip_spread"] = _ratio(metrics.spread(ours), metrics.spread(wanted))
     return {name: round(value, 6) for name, value in found.items() if np.isfinite(value)}
 
@@ -112,6 +121,12 @@ def _pixel_figures(looks: Sequence["Look"]) -> dict[str, float]:
     }
 
 
+def _step_s(looks: Sequence["Look"]) -> float:
+    """Seconds from one frame to the next, in the mean; infinite where no two of them are neighbours."""
+    steps = np.concatenate([np.diff(look.times_s) for look in looks])
+    return float(steps.mean()) if len(steps) else float("inf")
+
+
 def _joined(curves: Sequence[Floats], gap: int) -> Floats:
     """(T,) the stretches' curves with so many unknown frames between them that no shift mixes two of them."""
     unknown = np.full(gap, np.nan)
@@ -119,7 +134,10 @@ def _joined(curves: Sequence[Floats], gap: int) -> Floats:
 
 
 def _jitter(looks: Sequence["Look"]) -> float:
-    """A source that hardly speaks is no measure of lips that should: the livelier of the two is."""
+    """A source that hardly speaks is no measure of lips that should: the livelier of the two is.
+
+    All three are of the same frames, so that the frame rate, which their second differences depend on, cancels out.
+    """
     ours, source, wanted = (
         metrics.jitter(_joined_points([getattr(look, name)[:, LIPS] for look in looks]))
         for name in ("ours", "source", "wanted")

@@ -21,7 +21,7 @@ from dreamhead.stages.prepare import PreparedJob
 from dreamhead.stages.review.figures import figures, opening
 from dreamhead.stages.review.look import Look, look_at
 from dreamhead.stages.review.record import Review, passed_through, review_uri, sheet_uri
-from dreamhead.stages.review.sample import choose_stretches, frames_wanted
+from dreamhead.stages.review.sample import SHORT, at_rate, choose_stretches, frames_wanted
 from dreamhead.stages.review.verdict import breaches, score
 from dreamhead.stages.source import open_source
 from dreamhead.stages.strength import strength_of
@@ -103,22 +103,21 @@ def _looks(job: Job, chunks: Sequence[Chunk], work: Work, output: VideoInfo) -> 
     def strength(chunk: Chunk) -> NDArray[np.float32]:
         return strength_of(chunk, source, shot_of(chunk.analysis_uri), render.fade_s)
 
-    frames, dubbed = output.frame_count, sum(chunk.dubbed_frames for chunk in chunks)
-    longest = max(1, round(settings.stretch_s * float(output.average_rate)))
-    stretches = list(choose_stretches(chunks, frames_wanted(frames, dubbed, settings), longest, strength))
+    rate, dubbed = float(output.average_rate), sum(chunk.dubbed_frames for chunk in chunks)
+    wanted, longest = frames_wanted(output.frame_count, dubbed, rate, settings), round(settings.stretch_s * rate)
+    stretches = list(choose_stretches(chunks, wanted, max(1, longest), strength, at_rate(SHORT, rate)))
     if not stretches:
         return
     # MediaPipe takes seconds to import, and machines that only join or render lack it.
     from dreamhead.faces.detection import FaceDetector
 
+    every = at_rate(settings.pictures_every, rate)
     with FaceDetector(pretrained.face_landmarker(work.settings.weights.face_landmarker)) as detector:
         for stretch in stretches:
             # The chunk's own note of this uri is of old where the work directory has moved.
             (targets,) = load_arrays(work.landmarks_uri(stretch.chunk), "targets")
             shot = shot_of(stretch.chunk.analysis_uri)
-            yield look_at(
-                stretch, source, output, shot, targets, detector, every=settings.pictures_every, feather=render.feather
-            )
+            yield look_at(stretch, source, output, shot, targets, detector, every=every, feather=render.feather)
 
 
 def _routes(chunks: Sequence[Chunk]) -> dict[str, int]:

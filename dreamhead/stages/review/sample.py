@@ -12,6 +12,8 @@ from dreamhead.records import Chunk
 
 SHORT = 12
 """Frames below which a stretch isn't cut further: a shorter curve hardly moves."""
+PLAIN_RATE = 25.0
+"""Frames per second that counts of frames are meant for."""
 MOST_STRETCHES_OF_FEW = 3
 """Stretches that are wanted even where the frames would fit into fewer."""
 
@@ -25,10 +27,18 @@ class Stretch:
     stop: int
 
 
-def frames_wanted(frames: int, dubbed: int, settings: ReviewSettings) -> int:
-    """How many of an output's frames are looked at, of which so many are dubbed."""
-    share = round(frames * settings.share)
-    return min(dubbed, max(settings.min_frames, min(settings.max_frames, share)))
+def at_rate(count: int, rate: float) -> int:
+    """So many frames, or as many as last as long at a higher rate than the plain one: speech takes its time.
+
+    At a lower rate it stays as many, since figures need so many values.
+    """
+    return round(count * max(1.0, rate / PLAIN_RATE))
+
+
+def frames_wanted(frames: int, dubbed: int, rate: float, settings: ReviewSettings) -> int:
+    """How many of an output's frames, of which so many are dubbed, are looked at; `rate` is in frames per second."""
+    least, most = at_rate(settings.min_frames, rate), at_rate(settings.max_frames, rate)
+    return min(dubbed, max(least, min(most, round(frames * settings.share))))
 
 
 def choose_stretches(
@@ -36,16 +46,18 @@ def choose_stretches(
     wanted: int,
     longest: int,
     strength: Callable[[Chunk], NDArray[np.float32]],
+    short: int = SHORT,
 ) -> Iterator[Stretch]:
     """Stretches of up to `longest` frames, about `wanted` in all, in order and apart from each other.
 
     Args:
         chunks: in order; only those that are looked at are asked for their strength.
+        short: frames below which a stretch isn't cut further.
         strength: (T,) how much of each frame of a chunk is dubbed.
     """
     dubbed = np.cumsum([chunk.dubbed_frames for chunk in chunks])
     total = int(dubbed[-1]) if len(dubbed) else 0
-    count = max(-(-wanted // longest), min(MOST_STRETCHES_OF_FEW, wanted // SHORT), 1)
+    count = max(-(-wanted // longest), min(MOST_STRETCHES_OF_FEW, wanted // short), 1)
     length = -(-wanted // count)
     free = 0
     for number in range(count if total else 0):

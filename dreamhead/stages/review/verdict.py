@@ -53,15 +53,15 @@ class Breach(NamedTuple):
 
 def limits(settings: ReviewSettings) -> list[Limit]:
     """All limits, in the order in which they are told."""
-    # A lag is a whole number; half of one stands for none, which no distance could be measured by.
-    lag = max(settings.max_lag, 0.5)
     return [
         Limit("faces_found", 1, settings.min_faces_found, -1, "min_faces_found",
               "the face is found again in only {value} of the frames; expected {limit}"),
         Limit("lip_correlation", 1, settings.min_correlation, -1, "min_correlation",
               "the lips hardly follow the wanted motion: correlation {value}; expected {limit}"),
-        Limit("lip_lag", 0, lag, 1, "max_lag", "the lips are late by {value} frames; at most {limit}"),
-        Limit("lip_lag", 0, -lag, -1, "max_lag", "the lips are early: a lag of {value} frames; at least {limit}"),
+        Limit("lip_lag_s", 0, settings.max_lag_s, 1, "max_lag_s",
+              "the lips are late by {value}; at most {limit}"),
+        Limit("lip_lag_s", 0, -settings.max_lag_s, -1, "max_lag_s",
+              "the lips are early: a lag of {value}; at least {limit}"),
         Limit("lip_spread", 1, settings.min_spread, -1, "min_spread",
               "the lips move too little: {value} of what was wanted; at least {limit}"),
         Limit("lip_spread", 1, settings.max_spread, 1, "max_spread",

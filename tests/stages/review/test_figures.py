@@ -25,10 +25,16 @@ def pixels(frame: int, **values: float) -> Pixels:
     return Pixels(shown=Shown(frame, PICTURE, PICTURE), **{**plain, "untouched_db": 42.0, **values})
 
 
-def look(ours: NDArray[np.float64], wanted: NDArray[np.float64], source: NDArray[np.float64], start: int = 0) -> Look:
+def look(
+    ours: NDArray[np.float64],
+    wanted: NDArray[np.float64],
+    source: NDArray[np.float64],
+    start: int = 0,
+    rate: float = 25,
+) -> Look:
     return Look(
         start=start,
-        times_s=(start + np.arange(len(ours))) / 25,
+        times_s=(start + np.arange(len(ours))) / rate,
         ours=faces(ours),
         wanted=faces(wanted),
         source=faces(source),
@@ -40,7 +46,7 @@ def test_lips_that_do_as_they_are_told_are_perfect() -> None:
     found = figures([look(TALK, TALK, REST)], SETTINGS)
     assert found["lip_correlation"] == pytest.approx(1)
     assert found["lip_spread"] == pytest.approx(1)
-    assert (found["lip_lag"], found["lip_error"], found["faces_found"]) == (0, 0, 1)
+    assert (found["lip_lag_s"], found["lip_error"], found["faces_found"]) == (0, 0, 1)
     assert found["jitter"] == pytest.approx(1)
     assert (found["sharpness"], found["seam"], found["colour_step"], found["untouched_db"]) == (1, 1, 2, 42)
     assert found["frames_looked_at"] == 30
@@ -50,16 +56,32 @@ def test_lips_that_do_as_they_are_told_are_perfect() -> None:
 def test_late_and_lazy_lips_are_told_by_how_much() -> None:
     late = np.concatenate([[TALK[0]] * 2, TALK[:-2]])
     found = figures([look(0.1 + 0.5 * late, TALK, REST)], SETTINGS)
-    assert found["lip_lag"] == 2
+    assert found["lip_lag_s"] == pytest.approx(0.08)
     assert found["lip_correlation"] == pytest.approx(1, abs=1e-3)
     assert found["lip_spread"] == pytest.approx(0.5, abs=0.05)
     assert found["lip_error"] > 0.02
 
 
+@pytest.mark.parametrize(("rate", "frames"), [(120, 9), (60, 5), (25, 2), (24000 / 1001, 2), (10, 1)])
+def test_a_lag_is_a_time_whatever_the_frame_rate(rate: float, frames: int) -> None:
+    times_s = np.arange(round(1.5 * rate)) / rate
+    talk = 0.2 + 0.1 * np.sin(times_s * 13) * np.cos(times_s * 4.7)
+    late = np.concatenate([[talk[0]] * frames, talk[:-frames]])
+    found = figures([look(late, talk, np.full(len(talk), 0.1), rate=rate)], SETTINGS)
+    assert found["lip_lag_s"] == pytest.approx(frames / rate, abs=1e-5)
+    assert figures([look(talk, talk, talk, rate=rate)], SETTINGS)["lip_lag_s"] == 0
+
+
+def test_one_frame_alone_has_no_lag() -> None:
+    found = figures([look(TALK[:1], TALK[:1], TALK[:1]), look(TALK[5:6], TALK[5:6], TALK[:1], 90)], SETTINGS)
+    assert "lip_lag_s" not in found
+    assert found["lip_error"] == 0
+
+
 def test_lips_that_follow_nothing_have_no_lag() -> None:
-    found = figures([look(0.4 - TALK, TALK, REST)], SETTINGS.model_copy(update={"most_lag": 0}))
+    found = figures([look(0.4 - TALK, TALK, REST)], SETTINGS.model_copy(update={"most_lag_s": 0}))
     assert found["lip_correlation"] == pytest.approx(-1)
-    assert "lip_lag" not in found
+    assert "lip_lag_s" not in found
 
 
 def test_a_shift_never_mixes_two_stretches() -> None:
@@ -69,7 +91,7 @@ def test_a_shift_never_mixes_two_stretches() -> None:
     found = figures(
         [look(*pair, REST[:15], start) for *pair, start in zip(late, wishes, (0, 400), strict=True)], SETTINGS
     )
-    assert found["lip_lag"] == 2
+    assert found["lip_lag_s"] == pytest.approx(0.08)
     assert found["lip_correlation"] == pytest.approx(1, abs=1e-9)
     apart = figures([look(REST[:15], REST[:15], TALK[:15]), look(REST[:15] + 0.3, REST[:15], TALK[:15], 400)], SETTINGS)
     assert apart["jitter"] == pytest.approx(0), "the way from one to the other is no trembling"
@@ -83,13 +105,13 @@ def test_lost_faces_are_counted_and_nothing_else_suffers() -> None:
     assert found["lip_correlation"] == pytest.approx(1)
     blind = figures([look(TALK * np.nan, TALK, REST)], SETTINGS)
     assert blind["faces_found"] == 0
-    assert {"lip_correlation", "lip_lag", "lip_error", "jitter"}.isdisjoint(blind)
+    assert {"lip_correlation", "lip_lag_s", "lip_error", "jitter"}.isdisjoint(blind)
 
 
 def test_silence_has_an_error_but_no_correlation() -> None:
     breath = REST + 0.01 * (TALK - 0.2)
     found = figures([look(breath[::-1] * 0.5, breath, TALK)], SETTINGS)
-    assert {"lip_correlation", "lip_lag", "lip_spread"}.isdisjoint(found)
+    assert {"lip_correlation", "lip_lag_s", "lip_spread"}.isdisjoint(found)
     assert found["lip_error"] == pytest.approx(0.05, abs=0.01)
 
 
@@ -117,7 +139,8 @@ def test_pixels_are_held_against_the_sources() -> None:
     ("name", "value", "text"),
     [
         ("faces_found", 0.956, "96 %"),
-        ("lip_lag", -0.0, "0"),
+        ("lip_lag_s", -0.0, "0 ms"),
+        ("lip_lag_s", 0.0417, "42 ms"),
         ("untouched_db", 41.26, "41.3 dB"),
         ("seam", 1.234, "1.23"),
     ],

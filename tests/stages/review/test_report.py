@@ -71,7 +71,7 @@ class Farm:
             "seconds": {"render": 20.0},
             "chunks": 2,
             "chunks_rendered": 2,
-            "quality": {"score": score, "lip_lag": 3.0},
+            "quality": {"score": score, "lip_lag_s": 0.12},
             "needs_look": needs_look,
             "review_uri": review_uri,
             **values,
@@ -158,7 +158,7 @@ def test_what_needs_a_look_comes_first_and_worst_first(farm: Farm) -> None:
     places = [said.index(words) for words in order]
     assert places == sorted(places)
     assert reader.tags.count("polyline") == 4 * 3
-    # The lag of 3 frames is beyond its limit.
+    # The lag of 120 ms is beyond its limit.
     assert 'class="beyond"><dt>lag' in Path(farm.uri).read_text()
 
 

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from dreamhead.config import ReviewSettings
 from dreamhead.records import Chunk, Job
-from dreamhead.stages.review.sample import choose_stretches, frames_wanted
+from dreamhead.stages.review.sample import SHORT, at_rate, choose_stretches, frames_wanted
 
 JOB = Job(job_id="job", row=0, video_uri="v", audio_uri="a", output_uri="o")
 
@@ -32,7 +32,19 @@ def full(part: Chunk) -> NDArray[np.float32]:
     [(250, 250, 25), (1000, 1000, 100), (100_000, 100_000, 200), (10, 10, 10), (9, 0, 0)],
 )
 def test_a_tenth_is_looked_at_within_bounds(frames: int, dubbed: int, wanted: int) -> None:
-    assert frames_wanted(frames, dubbed, ReviewSettings()) == wanted
+    assert frames_wanted(frames, dubbed, 25, ReviewSettings()) == wanted
+
+
+@pytest.mark.parametrize(("rate", "least", "most"), [(25, 25, 200), (120, 120, 960), (60, 60, 480), (5, 25, 200)])
+def test_the_bounds_are_as_much_time_at_higher_rates(rate: int, least: int, most: int) -> None:
+    assert frames_wanted(150, 150, rate, ReviewSettings()) == least
+    assert frames_wanted(100_000, 100_000, rate, ReviewSettings()) == most
+
+
+def test_no_stretch_is_a_moment_at_a_high_rate() -> None:
+    wanted = frames_wanted(600, 600, 120, ReviewSettings())
+    found = list(choose_stretches([chunk(0, 600)], wanted, 120, full, at_rate(SHORT, 120)))
+    assert [part.stop - part.start for part in found] == [60, 60], "half a second, not a tenth"
 
 
 def test_stretches_are_spread_over_what_is_dubbed() -> None:

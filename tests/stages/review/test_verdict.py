@@ -11,7 +11,7 @@ from dreamhead.stages.review.verdict import MOST, breaches, limits, score
 GOOD = {
     "faces_found": 1.0,
     "lip_correlation": 0.97,
-    "lip_lag": 0.0,
+    "lip_lag_s": 0.0,
     "lip_spread": 0.9,
     "lip_error": 0.02,
     "sharpness": 0.6,
@@ -39,8 +39,8 @@ def test_a_good_dub_gives_no_reason() -> None:
     [
         ("faces_found", 0.5, "the face is found again in only 50 % of the frames; expected 95 %"),
         ("lip_correlation", 0.41, "the lips hardly follow the wanted motion: correlation 0.41; expected 0.70"),
-        ("lip_lag", 2, "the lips are late by 2 frames; at most 1"),
-        ("lip_lag", -3, "the lips are early: a lag of -3 frames; at least -1"),
+        ("lip_lag_s", 0.08, "the lips are late by 80 ms; at most 60 ms"),
+        ("lip_lag_s", -0.12, "the lips are early: a lag of -120 ms; at least -60 ms"),
         ("lip_spread", 0.2, "the lips move too little: 0.20 of what was wanted; at least 0.50"),
         ("lip_spread", 2.5, "the lips move too much: 2.50 of what was wanted; at most 1.60"),
         ("lip_error", 0.2, "the lip opening is off by 0.200 eye distances; at most 0.100"),
@@ -59,6 +59,17 @@ def test_what_is_beyond_its_limit_is_a_plain_sentence(figure: str, value: float,
     assert score({**GOOD, figure: value}, ReviewSettings()) > 1
 
 
+@pytest.mark.parametrize(
+    ("rate", "allowed"), [(120, 7), (60, 3), (50, 3), (30, 1), (25, 1), (24000 / 1001, 1), (20, 1), (10, 0)]
+)
+def test_the_lips_may_be_off_by_a_time_at_any_frame_rate(rate: float, allowed: int) -> None:
+    for frames in (allowed, -allowed):
+        assert breaches({**GOOD, "lip_lag_s": frames / rate}, ReviewSettings()) == []
+    for frames in (allowed + 1, -allowed - 1):
+        (found,) = breaches({**GOOD, "lip_lag_s": frames / rate}, ReviewSettings())
+        assert found.limit.setting == "max_lag_s"
+
+
 def test_the_score_is_one_at_the_limit_and_grows_beyond() -> None:
     settings = ReviewSettings(max_lip_error=0.1)
     scores = [score({"lip_error": value}, settings) for value in (0.0, 0.05, 0.1, 0.2, 50.0)]
@@ -66,10 +77,14 @@ def test_the_score_is_one_at_the_limit_and_grows_beyond() -> None:
 
 
 def test_a_limit_of_perfection_is_allowed() -> None:
-    strict = ReviewSettings(min_faces_found=1, max_lag=0, max_passed_through=0)
+    strict = ReviewSettings(min_faces_found=1, max_lag_s=0, max_passed_through=0)
     assert breaches(GOOD, strict) == []
-    almost = {**GOOD, "faces_found": 0.99, "lip_lag": 1.0, "passed_through": 0.01}
-    assert {breach.limit.figure for breach in breaches(almost, strict)} == {"faces_found", "lip_lag", "passed_through"}
+    almost = {**GOOD, "faces_found": 0.99, "lip_lag_s": 0.04, "passed_through": 0.01}
+    assert {breach.limit.figure for breach in breaches(almost, strict)} == {
+        "faces_found",
+        "lip_lag_s",
+        "passed_through",
+    }
     assert score(almost, strict) == MOST
 
 
