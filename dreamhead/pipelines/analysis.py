@@ -46,9 +46,9 @@ class VideoAnalyser:
             face: which face; see `FaceChoice.parse`.
 
         Raises:
-            InputError: `face` can't be read.
+            InputError: `face` can't be read, or nobody is where it says.
         """
-        tracker = FaceTracker(self._detector, FaceChoice.parse(face))
+        tracker = FaceTracker(self._detector, FaceChoice.parse(face), times_s)
         rate = 1 / float(np.median(np.diff(times_s))) if len(times_s) > 1 else 25.0
         cuts = ShotDetector(self._settings.shot_threshold, rate)
         shot = _Shot(first, self._settings, rate)
@@ -58,6 +58,7 @@ class VideoAnalyser:
                 shot = _Shot(number, self._settings, rate)
                 tracker.start_shot()
             shot.add(frame, tracker(frame, float(time_s)))
+        tracker.finish()
         yield shot.finish()
 
 
