@@ -11,6 +11,7 @@ from dreamhead.config import AnalysisSettings, WeightsSettings
 from dreamhead.faces import geometry
 from dreamhead.faces.crop import apply_transform, crop_transforms, extract, runs, smooth_transforms
 from dreamhead.faces.detection import FaceDetector
+from dreamhead.faces.overlay import OverlayFinder
 from dreamhead.faces.reference import ReferenceKeeper, mouth_shape
 from dreamhead.faces.tracking import FaceChoice, FaceTracker
 from dreamhead.media.shots import ShotDetector
@@ -74,11 +75,13 @@ class _Shot:
         self._openings: list[float] = []
         self._routes: list[Route] = []
         self._keeper = ReferenceKeeper(settings.reference_frames)
+        self._overlays = OverlayFinder(rate)
 
     def add(self, frame: Picture, landmarks: NDArray[np.float32] | None) -> None:
         number = self.start + len(self._routes)
         if landmarks is None:
             landmarks = np.full((478, 3), np.nan, np.float32)
+        self._overlays.add(number, frame, landmarks)
         pose = geometry.fit_pose(landmarks[None])
         canonical = pose.to_canonical(landmarks[None])
         self._landmarks.append(landmarks)
@@ -101,6 +104,7 @@ class _Shot:
         transforms = crop_transforms(pose, settings.crop_size)
         usable = routes == Route.DUB
         count = len(keeper.frames)
+        overlay_spans, overlay_pixels = self._overlays.finish()
         return ShotAnalysis(
             start=self.start,
             stop=self.start + len(landmarks),
@@ -112,6 +116,8 @@ class _Shot:
             reference_frames=np.array(keeper.frames, np.int64),
             reference_crops=np.array(keeper.crops, np.uint8).reshape(count, settings.crop_size, settings.crop_size, 3),
             reference_landmarks=np.array(keeper.landmarks, np.float32).reshape(count, 478, 3),
+            overlay_spans=overlay_spans,
+            overlay_pixels=overlay_pixels,
         )
 
     def _route(self, pose: geometry.Pose) -> Route:

@@ -25,6 +25,7 @@ from dreamhead.diffusion.sampling import keyed_noise, sample
 from dreamhead.faces import geometry, topology
 from dreamhead.faces.crop import Moved, apply_transform, extract, paste, pose_mask
 from dreamhead.faces.geometry import Pose
+from dreamhead.faces.overlay import overlay_mask, with_overlay, without_overlay
 from dreamhead.faces.reference import choose_references, mouth_shape
 from dreamhead.faces.warp import STRETCH_LIMIT, displacement, warp
 from dreamhead.models.latent_denoiser import FACTOR, LatentDenoiser
@@ -115,7 +116,8 @@ class LandmarksToFrames:
             DeviceMemoryError: not even one frame fits.
         """
         references = self._references(shot, targets, strength, np.asarray(source_indices))
-        rows = zip(frames, source_indices, strength, targets, references, strict=True)
+        bared = (_Bared.of(*pair, shot) for pair in zip(frames, source_indices, strict=True))
+        rows = zip(bared, source_indices, strength, targets, references, strict=True)
         waiting: list[Any] = []
         while waiting := [*waiting, *islice(rows, max(0, self._fitting.at_once - len(waiting)))]:
             batch = waiting[: self._fitting.at_once]
@@ -147,7 +149,7 @@ class LandmarksToFrames:
         """What is known of each row that is dubbed."""
         chosen = [row for row in rows if row[2] > 0]
         places = [_Place.of(shot, int(row[1]), float(row[2]), row[3], self._size) for row in chosen]
-        crops = [extract(row[0], place.transform, self._size) for row, place in zip(chosen, places, strict=True)]
+        crops = [extract(row[0].clean, place.transform, self._size) for row, place in zip(chosen, places, strict=True)]
         if self._mixer is not None:
             return [
                 self._face(crop, place, shot, row[4]) for crop, place, row in zip(crops, places, chosen, strict=True)
@@ -169,11 +171,11 @@ class LandmarksToFrames:
         dubbed = iter(zip(made, painted, strict=True))
         for frame, _, strength, _, _ in rows:
             if strength <= 0:
-                yield frame
+                yield frame.whole
                 continue
             its, new = next(dubbed)
             opacity = new.mask * np.float32(min(1.0, 2 * strength))
-            yield paste(frame, new.crop, opacity, its.place.transform, new.moved)
+            yield frame.covered(paste(frame.clean, new.crop, opacity, its.place.transform, new.moved))
 
     def _face(self, crop: Picture, place: "_Place", shot: ShotAnalysis, numbers: NDArray[np.int64]) -> "_Made":
         mask = pose_mask(shot.neutral, place.pose, place.transform, self._size, self._settings.feather)
@@ -228,6 +230,24 @@ class LandmarksToFrames:
             painted = paint(self._model, self._autoencoder, self._scheduler, examples, seed, steps)
         warped[:, painted_rows(self._size)] = painted
         return warped
+
+
+class _Bared(NamedTuple):
+    """A frame, and what it shows without what is burnt in over the lower face."""
+
+    whole: Picture
+    clean: Picture
+    overlay: Picture | None
+
+    @classmethod
+    def of(cls, frame: Picture, number: int, shot: ShotAnalysis) -> "_Bared":
+        overlay = overlay_mask(shot.overlay_spans, shot.overlay_pixels, int(number), frame.shape[:2])
+        # The skin around it is moved: letters would be moved along, and seen beside those that are kept.
+        return cls(frame, frame if overlay is None else without_overlay(frame, overlay), overlay)
+
+    def covered(self, painted: Picture) -> Picture:
+        """The painted frame with what was burnt in where it was."""
+        return painted if self.overlay is None else with_overlay(painted, self.whole, self.overlay)
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,6 +24,8 @@ SHOT_ARRAYS = (
     "reference_frames",
     "reference_crops",
     "reference_landmarks",
+    "overlay_spans",
+    "overlay_pixels",
 )
 
 # numpy reads headers by Python's own parser, and CPython 3.11 counts its depth for all threads at once: two that

@@ -26,6 +26,8 @@ from dreamhead.records import Chunk, Job
 from dreamhead.stages.artefacts import load_json, save_json
 
 FINGERPRINT_CHARS = 16
+LOOKS_FOR = "faces at any roll; overlays"
+"""What an analysis tells of: part of its name, so that none that tells less is taken for it."""
 READS_AT_ONCE = 8
 """Sidecars are small: what takes time is to wait for object storage."""
 SIDECAR = re.compile(r"chunk-(\d{8})-(\d{8})\.json")
@@ -43,7 +45,7 @@ class Work:
 
     def analysis_fingerprint(self, job: Job) -> str:
         """Digest of all that a video's analysis depends on."""
-        return fingerprint(job.video_digest, job.face, self.settings.analysis)
+        return fingerprint(job.video_digest, job.face, self.settings.analysis, LOOKS_FOR)
 
     def landmarks_fingerprint(self, job: Job) -> str:
         """Digest of all that a job's landmarks depend on."""

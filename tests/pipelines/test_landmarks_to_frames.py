@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,6 +82,28 @@ def test_only_the_lower_face_changes(shot: tuple[list[Picture], ShotAnalysis], r
         assert picture.shape == frame.shape
         np.testing.assert_array_equal(picture[~inside], frame[~inside])
         assert (picture[inside] != frame[inside]).mean() > 0.3
+
+
+@pytest.mark.parametrize("renderer", ["warp", "mixer"])
+def test_what_is_burnt_in_stays_as_it_is(shot: tuple[list[Picture], ShotAnalysis], renderer: str) -> None:
+    frames, analysis = shot
+    rows, columns = np.mgrid[108:114, 84:120]
+    pixels = np.stack([columns.ravel(), rows.ravel()], axis=1).astype(np.uint16)
+    spans = np.array([[41, 44, len(pixels)]], np.int64)
+    captioned = replace(analysis, overlay_spans=spans, overlay_pixels=pixels)
+    lettered = [frame.copy() for frame in frames]
+    for frame in lettered[1:4]:
+        frame[rows, columns] = (255, 255, 0)
+    painted, plain = render((lettered, captioned), renderer=renderer), render((frames, analysis), renderer=renderer)
+    for number in (1, 2, 3):
+        np.testing.assert_array_equal(painted[number][rows, columns], lettered[number][rows, columns])
+        # Beside the letters the face is painted as it is without them, and nothing of them is smeared there.
+        around = np.zeros(frames[0].shape[:2], bool)
+        around[98:124, 74:130] = True
+        around[102:120, 78:126] = False
+        assert np.abs(painted[number][around].astype(int) - plain[number][around]).mean() < 4
+    for number in (0, 4):
+        np.testing.assert_array_equal(painted[number], plain[number])
 
 
 def test_frames_that_are_not_dubbed_are_the_very_same(shot: tuple[list[Picture], ShotAnalysis]) -> None:
