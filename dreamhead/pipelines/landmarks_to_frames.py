@@ -7,11 +7,12 @@ paints what no warp can, and says where its painting is better than the warped p
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from dreamhead.config import RenderSettings
 from dreamhead.diffusion.objective import make_scheduler
 from dreamhead.diffusion.sampling import keyed_noise, sample
 from dreamhead.faces import geometry, topology
-from dreamhead.faces.crop import Moved, apply_transform, extract, paste, pose_mask
+from dreamhead.faces.crop import Moved, apply_transform, crop_transforms, extract, paste, pose_mask
 from dreamhead.faces.geometry import Pose
 from dreamhead.faces.overlay import overlay_mask, with_overlay, without_overlay
 from dreamhead.faces.reference import choose_references, mouth_shape
@@ -115,6 +116,7 @@ class LandmarksToFrames:
         Raises:
             DeviceMemoryError: not even one frame fits.
         """
+        shot = _with_bare_references(shot, self._size)
         references = self._references(shot, targets, strength, np.asarray(source_indices))
         bared = (_Bared.of(*pair, shot) for pair in zip(frames, source_indices, strict=True))
         rows = zip(bared, source_indices, strength, targets, references, strict=True)
@@ -230,6 +232,23 @@ class LandmarksToFrames:
             painted = paint(self._model, self._autoencoder, self._scheduler, examples, seed, steps)
         warped[:, painted_rows(self._size)] = painted
         return warped
+
+
+def _with_bare_references(shot: ShotAnalysis, size: int) -> ShotAnalysis:
+    """The shot with what is burnt in taken off its references: letters over a mouth would move with it."""
+    if not len(shot.overlay_pixels):
+        return shot
+    crops = shot.reference_crops.copy()
+    width, height = (int(value) + 1 for value in shot.overlay_pixels.max(axis=0))
+    for place, number in enumerate(shot.reference_frames.tolist()):
+        overlay = overlay_mask(shot.overlay_spans, shot.overlay_pixels, number, (height, width))
+        if overlay is None:
+            continue
+        transform = crop_transforms(geometry.fit_pose(shot.landmarks[number - shot.start][None]), size)[0]
+        hidden = np.asarray(cv2.warpAffine(overlay, transform, (size, size), flags=cv2.INTER_LINEAR), np.uint8)
+        if hidden.any():
+            crops[place] = without_overlay(crops[place], np.where(hidden > 0, np.uint8(255), np.uint8(0)))
+    return replace(shot, reference_crops=crops)
 
 
 class _Bared(NamedTuple):
