@@ -205,6 +205,8 @@ class Chunk:
     error: str = ""
     """Empty when all went well, else `ErrorType: message`."""
     dubbed_frames: int = 0
+    overlay_frames: int = 0
+    """Dubbed frames in which something burnt in lies over the lower face, and was kept."""
     route_counts: dict[str, int] = field(default_factory=dict)
     """Frames by `Route` name."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -257,6 +259,11 @@ class ShotAnalysis:
     """(R, K, 3) their landmarks in pixels of their own crop."""
     pixel_aspect: float = 1.0
     """Width of the frames' pixels over their height, see `VideoInfo.pixel_aspect`."""
+    overlay_spans: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 3), np.int64))
+    """(M, 3) of what is burnt into the picture over the lower face, a caption or a logo: first frame, one past the last
+    one, both absolute, and how many pixels it covers."""
+    overlay_pixels: NDArray[np.uint16] = field(default_factory=lambda: np.zeros((0, 2), np.uint16))
+    """(N, 2) x, y of these pixels in the frame, one overlay's after the other's."""
 
     def __post_init__(self) -> None:
         frames = self.stop - self.start

@@ -33,3 +33,12 @@ def from_stored(transform: Floats, pixel_aspect: float) -> Floats:
     composed[:, 0] *= pixel_aspect
     composed[:, 2] += transform[:, 0] * ((pixel_aspect - 1) / 2)
     return composed
+
+
+def to_stored(points: NDArray[np.float32], pixel_aspect: float) -> NDArray[np.float32]:
+    """(K, 2 or 3) points of the picture as shown, in a frame's stored pixels; the very same where nothing changes."""
+    if pixel_aspect == 1:
+        return points
+    stored = points.copy()
+    stored[:, 0] = (points[:, 0] + 0.5) / pixel_aspect - 0.5
+    return stored

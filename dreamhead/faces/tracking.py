@@ -14,6 +14,8 @@ POINT = re.compile(rf"point:{NUMBER},{NUMBER}@{NUMBER}")
 BOX = re.compile(rf"box:{NUMBER},{NUMBER},{NUMBER},{NUMBER}@{NUMBER}")
 # While nobody is there the whole picture is searched again only every so many frames: a search costs many detections.
 SEARCH_EVERY = 5
+# The detector misses a face now and then: so long after the time that was named the place is looked at.
+LOOK_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,22 @@ class FaceTracker:
 
     The face is chosen when it first shows in a shot and followed from there. A place is looked at when its time
     comes: the tracker then switches to the face nearest to it, and keeps looking for that face's place.
+
+    Args:
+        times_s: (T,) when each of the frames that come is shown; the place must be found where its time is among them.
     """
 
-    def __init__(self, detector: FaceDetector, choice: FaceChoice) -> None:
+    def __init__(self, detector: FaceDetector, choice: FaceChoice, times_s: NDArray[np.float64]) -> None:
         self._detector = detector
         self._choice = choice
         self._previous: NDArray[np.float32] | None = None
         self._missing = 0
         self._chosen = choice.place is None
+        # A picture is there at any time.
+        self._time_s = min(choice.time_s, float(times_s[0])) if len(times_s) == 1 else choice.time_s
+        self._must_find = _falls_among(self._time_s, times_s)
+        self._is_looking = False
+        self._elsewhere: list[NDArray[np.float32]] = []
 
     def start_shot(self) -> None:
         """Forget the face: after a cut it may be anywhere."""
@@ -70,17 +80,35 @@ class FaceTracker:
         Args:
             image: uint8 (H, W, 3) RGB.
             time_s: when the frame is shown.
+
+        Raises:
+            InputError: nobody was at the place that was named, for `LOOK_S` from its time on.
         """
-        if not self._chosen and time_s >= self._choice.time_s:
+        if not self._chosen and time_s >= self._time_s:
             self._chosen = True
-            self._previous = None
-            self._missing = 0
+            self._is_looking = self._must_find
+            self.start_shot()
+        if self._is_looking and time_s > self._time_s + LOOK_S:
+            self.finish()
         face = self._follow(image) if self._previous is not None else None
-        if face is None and self._missing % SEARCH_EVERY == 0:
-            face = self._pick(self._detector.find(image))
+        if face is None and (self._is_looking or self._missing % SEARCH_EVERY == 0):
+            faces = self._detector.find(image)
+            face = self._pick(faces)
+            if self._is_looking and face is None:
+                self._elsewhere = self._elsewhere or faces
+        self._is_looking = self._is_looking and face is None
         self._missing = 0 if face is not None else self._missing + 1
         self._previous = face
         return face
+
+    def finish(self) -> None:
+        """Say that no more frames come; raises InputError where the place is still being looked for."""
+        if self._is_looking:
+            assert self._choice.place is not None
+            place, time_s = _as_place(self._choice.place), self._choice.time_s
+            where = ", ".join(_as_place(face_center(face)) for face in self._elsewhere)
+            others = f"faces are at {where}" if where else f"nor anywhere else from then to {time_s + LOOK_S:g} s"
+            raise InputError(f"face: there is no face at {place} at {time_s:g} s; {others}")
 
     def _follow(self, image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
         assert self._previous is not None
@@ -95,3 +123,15 @@ class FaceTracker:
         nearest = min(faces, key=lambda face: float(np.linalg.norm(face_center(face) - place)))
         # Somebody else far from the place that was named must not be dubbed in the chosen one's stead.
         return nearest if np.linalg.norm(face_center(nearest) - place) < face_size(nearest) else None
+
+
+def _falls_among(time_s: float, times_s: NDArray[np.float64]) -> bool:
+    """Whether a time is that of one of the frames, or lies between two of them or just before the first."""
+    if not len(times_s):
+        return False
+    step = float(np.median(np.diff(times_s))) if len(times_s) > 1 else np.inf
+    return bool(times_s[0] - 0.99 * step < time_s <= times_s[-1])
+
+
+def _as_place(place: "tuple[float, float] | NDArray[np.float64]") -> str:
+    return f"({round(float(place[0]))}, {round(float(place[1]))})"

@@ -11,7 +11,8 @@ from dreamhead.config import AnalysisSettings, WeightsSettings
 from dreamhead.faces import geometry
 from dreamhead.faces.crop import apply_transform, crop_transforms, extract, runs, smooth_transforms
 from dreamhead.faces.detection import FaceDetector
-from dreamhead.faces.pixel_aspect import from_stored, square_pixels
+from dreamhead.faces.overlay import OverlayFinder
+from dreamhead.faces.pixel_aspect import from_stored, square_pixels, to_stored
 from dreamhead.faces.reference import ReferenceKeeper, mouth_shape
 from dreamhead.faces.tracking import FaceChoice, FaceTracker
 from dreamhead.media.shots import ShotDetector
@@ -53,9 +54,9 @@ class VideoAnalyser:
             pixel_aspect: width of the frames' pixels over their height.
 
         Raises:
-            InputError: `face` can't be read.
+            InputError: `face` can't be read, or nobody is where it says.
         """
-        tracker = FaceTracker(self._detector, FaceChoice.parse(face))
+        tracker = FaceTracker(self._detector, FaceChoice.parse(face), times_s)
         rate = 1 / float(np.median(np.diff(times_s))) if len(times_s) > 1 else 25.0
         cuts = ShotDetector(self._settings.shot_threshold, rate)
         shot = _Shot(first, self._settings, rate, pixel_aspect)
@@ -65,6 +66,7 @@ class VideoAnalyser:
                 shot = _Shot(number, self._settings, rate, pixel_aspect)
                 tracker.start_shot()
             shot.add(frame, tracker(square_pixels(frame, pixel_aspect), float(time_s)))
+        tracker.finish()
         yield shot.finish()
 
 
@@ -81,11 +83,13 @@ class _Shot:
         self._openings: list[float] = []
         self._routes: list[Route] = []
         self._keeper = ReferenceKeeper(settings.reference_frames)
+        self._overlays = OverlayFinder(rate)
 
     def add(self, frame: Picture, landmarks: NDArray[np.float32] | None) -> None:
         number = self.start + len(self._routes)
         if landmarks is None:
             landmarks = np.full((478, 3), np.nan, np.float32)
+        self._overlays.add(number, frame, to_stored(landmarks, self._pixel_aspect))
         pose = geometry.fit_pose(landmarks[None])
         canonical = pose.to_canonical(landmarks[None])
         self._landmarks.append(landmarks)
@@ -108,6 +112,7 @@ class _Shot:
         transforms = crop_transforms(pose, settings.crop_size)
         usable = routes == Route.DUB
         count = len(keeper.frames)
+        overlay_spans, overlay_pixels = self._overlays.finish()
         return ShotAnalysis(
             start=self.start,
             stop=self.start + len(landmarks),
@@ -120,6 +125,8 @@ class _Shot:
             reference_crops=np.array(keeper.crops, np.uint8).reshape(count, settings.crop_size, settings.crop_size, 3),
             reference_landmarks=np.array(keeper.landmarks, np.float32).reshape(count, 478, 3),
             pixel_aspect=self._pixel_aspect,
+            overlay_spans=overlay_spans,
+            overlay_pixels=overlay_pixels,
         )
 
     def _route(self, pose: geometry.Pose) -> Route:

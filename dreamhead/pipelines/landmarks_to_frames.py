@@ -7,11 +7,12 @@ paints what no warp can, and says where its painting is better than the warped p
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,8 +24,9 @@ from dreamhead.config import RenderSettings
 from dreamhead.diffusion.objective import make_scheduler
 from dreamhead.diffusion.sampling import keyed_noise, sample
 from dreamhead.faces import geometry, topology
-from dreamhead.faces.crop import Moved, apply_transform, extract, paste, pose_mask
+from dreamhead.faces.crop import Moved, apply_transform, crop_transforms, extract, paste, pose_mask
 from dreamhead.faces.geometry import Pose
+from dreamhead.faces.overlay import overlay_mask, with_overlay, without_overlay
 from dreamhead.faces.pixel_aspect import from_stored
 from dreamhead.faces.reference import choose_references, mouth_shape
 from dreamhead.faces.warp import STRETCH_LIMIT, displacement, warp
@@ -115,8 +117,10 @@ class LandmarksToFrames:
         Raises:
             DeviceMemoryError: not even one frame fits.
         """
+        shot = _with_bare_references(shot, self._size)
         references = self._references(shot, targets, strength, np.asarray(source_indices))
-        rows = zip(frames, source_indices, strength, targets, references, strict=True)
+        bared = (_Bared.of(*pair, shot) for pair in zip(frames, source_indices, strict=True))
+        rows = zip(bared, source_indices, strength, targets, references, strict=True)
         waiting: list[Any] = []
         while waiting := [*waiting, *islice(rows, max(0, self._fitting.at_once - len(waiting)))]:
             batch = waiting[: self._fitting.at_once]
@@ -148,7 +152,7 @@ class LandmarksToFrames:
         """What is known of each row that is dubbed."""
         chosen = [row for row in rows if row[2] > 0]
         places = [_Place.of(shot, int(row[1]), float(row[2]), row[3], self._size) for row in chosen]
-        crops = [extract(row[0], place.stored, self._size) for row, place in zip(chosen, places, strict=True)]
+        crops = [extract(row[0].clean, place.stored, self._size) for row, place in zip(chosen, places, strict=True)]
         if self._mixer is not None:
             return [
                 self._face(crop, place, shot, row[4]) for crop, place, row in zip(crops, places, chosen, strict=True)
@@ -170,11 +174,11 @@ class LandmarksToFrames:
         dubbed = iter(zip(made, painted, strict=True))
         for frame, _, strength, _, _ in rows:
             if strength <= 0:
-                yield frame
+                yield frame.whole
                 continue
             its, new = next(dubbed)
             opacity = new.mask * np.float32(min(1.0, 2 * strength))
-            yield paste(frame, new.crop, opacity, its.place.stored, new.moved)
+            yield frame.covered(paste(frame.clean, new.crop, opacity, its.place.stored, new.moved))
 
     def _face(self, crop: Picture, place: "_Place", shot: ShotAnalysis, numbers: NDArray[np.int64]) -> "_Made":
         mask = pose_mask(shot.neutral, place.pose, place.transform, self._size, self._settings.feather)
@@ -229,6 +233,42 @@ class LandmarksToFrames:
             painted = paint(self._model, self._autoencoder, self._scheduler, examples, seed, steps)
         warped[:, painted_rows(self._size)] = painted
         return warped
+
+
+def _with_bare_references(shot: ShotAnalysis, size: int) -> ShotAnalysis:
+    """The shot with what is burnt in taken off its references: letters over a mouth would move with it."""
+    if not len(shot.overlay_pixels):
+        return shot
+    crops = shot.reference_crops.copy()
+    width, height = (int(value) + 1 for value in shot.overlay_pixels.max(axis=0))
+    for place, number in enumerate(shot.reference_frames.tolist()):
+        overlay = overlay_mask(shot.overlay_spans, shot.overlay_pixels, number, (height, width))
+        if overlay is None:
+            continue
+        transform = crop_transforms(geometry.fit_pose(shot.landmarks[number - shot.start][None]), size)[0]
+        transform = from_stored(transform, shot.pixel_aspect)
+        hidden = np.asarray(cv2.warpAffine(overlay, transform, (size, size), flags=cv2.INTER_LINEAR), np.uint8)
+        if hidden.any():
+            crops[place] = without_overlay(crops[place], np.where(hidden > 0, np.uint8(255), np.uint8(0)))
+    return replace(shot, reference_crops=crops)
+
+
+class _Bared(NamedTuple):
+    """A frame, and what it shows without what is burnt in over the lower face."""
+
+    whole: Picture
+    clean: Picture
+    overlay: Picture | None
+
+    @classmethod
+    def of(cls, frame: Picture, number: int, shot: ShotAnalysis) -> "_Bared":
+        overlay = overlay_mask(shot.overlay_spans, shot.overlay_pixels, int(number), frame.shape[:2])
+        # The skin around it is moved: letters would be moved along, and seen beside those that are kept.
+        return cls(frame, frame if overlay is None else without_overlay(frame, overlay), overlay)
+
+    def covered(self, painted: Picture) -> Picture:
+        """The painted frame with what was burnt in where it was."""
+        return painted if self.overlay is None else with_overlay(painted, self.whole, self.overlay)
 
 
 @dataclass(frozen=True, eq=False)

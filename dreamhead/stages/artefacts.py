@@ -24,6 +24,8 @@ SHOT_ARRAYS = (
     "reference_frames",
     "reference_crops",
     "reference_landmarks",
+    "overlay_spans",
+    "overlay_pixels",
 )
 SHOT_NUMBERS = ("articulation", "pixel_aspect")
 

@@ -13,6 +13,7 @@ from dreamhead import storage
 from dreamhead.checkpoint import Checkpoint
 from dreamhead.config import DubSettings
 from dreamhead.errors import MediaError
+from dreamhead.faces.overlay import covered
 from dreamhead.media.encode import encode_chunk
 from dreamhead.media.video import read_frames
 from dreamhead.pipelines.landmarks_to_frames import LandmarksToFrames
@@ -60,6 +61,7 @@ class RenderChunk:
             chunk,
             chunk_uri=uri,
             dubbed_frames=int(np.count_nonzero(strength)),
+            overlay_frames=_overlay_frames(chunk, source, shot, strength),
             route_counts=routes_of(chunk, source, shot),
             seconds={**chunk.seconds, "render": time.perf_counter() - began},
         )
@@ -85,3 +87,8 @@ class RenderChunk:
                 f"{source.video.uri}: {written} frames were encoded for frames {chunk.start} to {chunk.stop} "
                 f"of the output; expected {len(pts)}"
             )
+
+
+def _overlay_frames(chunk: Chunk, source: Source, shot: ShotAnalysis, strength: NDArray[np.float32]) -> int:
+    shown = source.timeline.source[chunk.start : chunk.stop][strength > 0]
+    return sum(bool(covered(shot.overlay_spans, int(number)).any()) for number in shown)

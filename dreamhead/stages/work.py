@@ -28,8 +28,6 @@ from dreamhead.stages.artefacts import load_json, save_json
 FINGERPRINT_CHARS = 16
 READS_AT_ONCE = 8
 """Sidecars are small: what takes time is to wait for object storage."""
-GEOMETRY = "square pixels"
-"""What an analysis measures in: part of its name, so that none in other pixels is taken for it."""
 SIDECAR = re.compile(r"chunk-(\d{8})-(\d{8})\.json")
 
 
@@ -45,7 +43,7 @@ class Work:
 
     def analysis_fingerprint(self, job: Job) -> str:
         """Digest of all that a video's analysis depends on."""
-        return fingerprint(job.video_digest, job.face, self.settings.analysis, GEOMETRY)
+        return fingerprint(job.video_digest, job.face, self.settings.analysis)
 
     def landmarks_fingerprint(self, job: Job) -> str:
         """Digest of all that a job's landmarks depend on."""

@@ -1,6 +1,8 @@
 """Which face is followed: chosen once a shot, lost and found again, or pointed at."""
 
+import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -50,9 +52,11 @@ def walk(tracker: FaceTracker, frames: range, rate: float = 10) -> list[float | 
     return found
 
 
-def tracker_of(faces_at: Callable[[int], Faces], choice: str = "largest") -> tuple[FaceTracker, Any]:
+def tracker_of(
+    faces_at: Callable[[int], Faces], choice: str = "largest", frames: range = range(100), rate: float = 10
+) -> tuple[FaceTracker, Any]:
     detector = Detector(faces_at)
-    return FaceTracker(detector, FaceChoice.parse(choice)), detector  # type: ignore[arg-type]
+    return FaceTracker(detector, FaceChoice.parse(choice), np.array(frames) / rate), detector  # type: ignore[arg-type]
 
 
 def test_one_search_then_the_face_is_followed() -> None:
@@ -95,9 +99,59 @@ def test_a_point_at_a_time_switches_the_face() -> None:
     assert 3 in detector.searched
 
 
-def test_only_a_face_near_the_place_will_do() -> None:
-    tracker, _ = tracker_of(lambda frame: [face_at(100)], "point:400,100@0")
-    assert walk(tracker, range(3)) == [None] * 3
+@pytest.mark.parametrize("choice", ["point:700,100@0.3", "box:690,90,710,110@0.3"])
+def test_a_place_where_nobody_is_ends_with_where_faces_are(choice: str) -> None:
+    tracker, _ = tracker_of(lambda frame: [face_at(100), face_at(400)], choice)
+    # From 0.3 s on it is looked for; a frame half a second later is the last of them.
+    assert walk(tracker, range(9)) == [None] * 9
+    places = ", ".join(f"({x:.0f}, {y:.0f})" for x, y in map(face_center, (face_at(100), face_at(400))))
+    text = f"face: there is no face at (700, 100) at 0.3 s; faces are at {places}"
+    with pytest.raises(InputError, match=re.escape(text) + "$") as error:
+        walk(tracker, range(9, 10))
+    assert type(error.value) is InputError
+
+
+def test_a_place_without_any_face_around_says_that() -> None:
+    tracker, detector = tracker_of(lambda frame: [], "point:700,100@0.3")
+    walk(tracker, range(9))
+    with pytest.raises(InputError, match=r"no face at \(700, 100\) at 0.3 s; nor anywhere else from then to 0.8 s$"):
+        walk(tracker, range(9, 10))
+    assert detector.searched[-6:] == [3, 4, 5, 6, 7, 8]
+
+
+def test_a_face_that_the_detector_misses_for_a_moment_is_the_one() -> None:
+    tracker, _ = tracker_of(
+        lambda frame: [face_at(100)] if frame < 6 else [face_at(100), face_at(400)], "point:400,90@0.3"
+    )
+    assert walk(tracker, range(20)) == [None] * 6 + [400] * 14
+
+
+def test_the_end_comes_before_the_place_was_looked_at_for_long() -> None:
+    tracker, _ = tracker_of(lambda frame: [face_at(100)], "point:400,100@0.3", range(5))
+    walk(tracker, range(5))
+    with pytest.raises(InputError, match="there is no face at"):
+        tracker.finish()
+
+
+def test_a_place_of_another_stretch_is_not_missed() -> None:
+    for choice in ("point:400,100@9", "point:400,100@0.85"):
+        tracker, _ = tracker_of(lambda frame: [face_at(100)], choice, range(10, 20))
+        assert walk(tracker, range(10, 20)) == [None] * 10
+        tracker.finish()
+
+
+def test_a_time_between_two_stretches_is_the_later_ones() -> None:
+    for frames, misses in ((range(10), False), (range(10, 20), True)):
+        tracker, _ = tracker_of(lambda frame: [face_at(100)], "point:400,100@0.95", frames)
+        with pytest.raises(InputError) if misses else nullcontext():
+            walk(tracker, frames)
+
+
+def test_a_picture_is_there_at_any_time() -> None:
+    tracker, _ = tracker_of(lambda frame: [face_at(100)], "point:400,100@3", range(1))
+    walk(tracker, range(1))
+    with pytest.raises(InputError, match="there is no face at"):
+        tracker.finish()
 
 
 def test_a_box_means_its_middle() -> None:

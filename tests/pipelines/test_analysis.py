@@ -114,8 +114,26 @@ def test_faces_that_will_not_do_pass_through_and_say_why(
 
 
 def test_the_named_place_decides(analyser: VideoAnalyser, frames: list[Picture]) -> None:
-    (nobody,) = analyser(frames[:2], 0, np.arange(2) / 25, "point:310,230@0")
-    assert (nobody.routes == Route.NO_FACE).all()
+    (somebody,) = analyser(frames[:2], 0, np.arange(2) / 25, "point:140,120@0")
+    assert (somebody.routes == Route.DUB).all()
+    with pytest.raises(
+        InputError, match=r"^face: there is no face at \(310, 230\) at 0 s; faces are at \(1\d\d, \d+\)$"
+    ):
+        list(analyser(frames[:2], 0, np.arange(2) / 25, "point:310,230@0"))
+
+
+def test_a_shot_that_is_upside_down_is_as_the_upright_one(
+    analyser: VideoAnalyser, frames: list[Picture], shots: list[ShotAnalysis]
+) -> None:
+    over = [np.ascontiguousarray(frame[::-1, ::-1]) for frame in frames[:MOVING]]
+    (shot,) = analyser(over, 0, np.arange(MOVING) / 25, "largest")
+    assert (shot.routes == Route.DUB).all()
+    np.testing.assert_allclose(shot.landmarks[..., :2], (320, 240) - shots[0].landmarks[..., :2], atol=6)
+    # The crop stands upright, whichever way the head does, and its way is as smooth.
+    assert np.corrcoef(shot.reference_crops[0].ravel(), shots[0].reference_crops[0].ravel())[0, 1] > 0.9
+    middle = np.linalg.solve(shot.crops[:, :, :2], (SIZE / 2 - shot.crops[:, :, 2])[..., None])[..., 0]
+    assert np.abs(np.diff(middle, n=2, axis=0)).max() < 0.5
+    assert (shot.crops[:, 0, 0] < 0).all()
 
 
 def test_a_choice_that_cannot_be_read_is_refused(analyser: VideoAnalyser, frames: list[Picture]) -> None:

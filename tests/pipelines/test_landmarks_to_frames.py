@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ from numpy.typing import NDArray
 
 from dreamhead.config import RenderSettings
 from dreamhead.faces import topology
-from dreamhead.faces.crop import apply_transform, pose_mask
+from dreamhead.faces.crop import apply_transform, crop_transforms, extract, pose_mask
 from dreamhead.faces.geometry import fit_pose
-from dreamhead.pipelines.landmarks_to_frames import LandmarksToFrames, mix, trust, use_bfloat16
+from dreamhead.pipelines.landmarks_to_frames import LandmarksToFrames, _with_bare_references, mix, trust, use_bfloat16
 from dreamhead.records import ShotAnalysis
 from tests import tiny
 from tests.toy_faces import canonical_face, toy_shot
@@ -81,6 +82,47 @@ def test_only_the_lower_face_changes(shot: tuple[list[Picture], ShotAnalysis], r
         assert picture.shape == frame.shape
         np.testing.assert_array_equal(picture[~inside], frame[~inside])
         assert (picture[inside] != frame[inside]).mean() > 0.3
+
+
+@pytest.mark.parametrize("renderer", ["warp", "mixer"])
+def test_what_is_burnt_in_stays_as_it_is(shot: tuple[list[Picture], ShotAnalysis], renderer: str) -> None:
+    frames, analysis = shot
+    rows, columns = np.mgrid[108:114, 84:120]
+    pixels = np.stack([columns.ravel(), rows.ravel()], axis=1).astype(np.uint16)
+    spans = np.array([[41, 44, len(pixels)]], np.int64)
+    captioned = replace(analysis, overlay_spans=spans, overlay_pixels=pixels)
+    lettered = [frame.copy() for frame in frames]
+    for frame in lettered[1:4]:
+        frame[rows, columns] = (255, 255, 0)
+    painted, plain = render((lettered, captioned), renderer=renderer), render((frames, analysis), renderer=renderer)
+    for number in (1, 2, 3):
+        np.testing.assert_array_equal(painted[number][rows, columns], lettered[number][rows, columns])
+        # Beside the letters the face is painted as it is without them, and nothing of them is smeared there.
+        around = np.zeros(frames[0].shape[:2], bool)
+        around[98:124, 74:130] = True
+        around[102:120, 78:126] = False
+        assert np.abs(painted[number][around].astype(int) - plain[number][around]).mean() < 4
+    # Where no text is, the references are without it, too.
+    for number in (0, 4):
+        assert np.abs(painted[number].astype(int) - plain[number]).mean() < 0.5
+
+
+def test_references_are_rid_of_what_is_burnt_in(shot: tuple[list[Picture], ShotAnalysis]) -> None:
+    frames, analysis = shot
+    rows, columns = np.mgrid[104:110, 94:108]
+    pixels = np.stack([columns.ravel(), rows.ravel()], axis=1).astype(np.uint16)
+    spans = np.array([[42, 43, len(pixels)]], np.int64)
+    lettered = frames[2].copy()
+    lettered[rows, columns] = (255, 255, 0)
+    transform = crop_transforms(fit_pose(analysis.landmarks[2:3]), SIZE)[0]
+    crops = analysis.reference_crops.copy()
+    plain, crops[2] = crops[2].astype(int), extract(lettered, transform, SIZE)
+    assert np.abs(crops[2] - plain).max() > 100
+    captioned = replace(analysis, overlay_spans=spans, overlay_pixels=pixels, reference_crops=crops)
+    bare = _with_bare_references(captioned, SIZE).reference_crops
+    assert np.abs(bare[2] - plain).max() < 60
+    np.testing.assert_array_equal(bare[[0, 1, 3, 4]], crops[[0, 1, 3, 4]])
+    assert _with_bare_references(analysis, SIZE) is analysis
 
 
 def test_frames_that_are_not_dubbed_are_the_very_same(shot: tuple[list[Picture], ShotAnalysis]) -> None:

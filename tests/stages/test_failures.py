@@ -64,6 +64,23 @@ def test_a_video_without_a_face_fails_and_says_what_was_seen(studio: Studio) -> 
     assert not storage.exists(job.output_uri)
 
 
+def test_a_place_without_a_face_is_told_in_the_failed_row(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "face: there is no face at (5, 5) at 0.2 s; faces are at (30, 20)"
+
+    class Nobody:
+        def __call__(self, frames: Any, first: int, times_s: Any, face: str) -> Any:
+            raise InputError(text)
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(analyse, "VideoAnalyser", lambda *arguments: Nobody())
+    job = studio.job(studio.clip(10), studio.speech(0.4), face="point:5,5@0.2")
+    row = studio.dub(job)
+    assert (row["status"], row["error_type"], row["error"]) == ("failed", "InputError", text)
+    assert not storage.exists(job.output_uri)
+
+
 def test_a_segment_without_dubbed_frames_is_no_missing_face(studio: Studio) -> None:
     studio.calls.routes = {index: Route.NO_FACE for index in range(5)}
     job = studio.job(studio.clip(10), studio.speech(0.4), segments=(Segment(0.0, 0.16),))

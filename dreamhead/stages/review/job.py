@@ -53,6 +53,7 @@ def review(prepared: PreparedJob, chunks: Sequence[Chunk], work: Work, output: V
         return
     began = time.perf_counter()
     found, picture = _review(prepared, chunks, work, output)
+    found = replace(found, reasons=[*found.reasons, *_overlays(chunks)])
     if picture:
         storage.write_bytes(sheet_uri(review_uri(prepared.job, work)), picture)
     values = asdict(found) | {"seconds": round(time.perf_counter() - began, 3), "version": __version__}
@@ -126,6 +127,15 @@ def _routes(chunks: Sequence[Chunk]) -> dict[str, int]:
         for name, count in chunk.route_counts.items():
             total[name] = total.get(name, 0) + count
     return total
+
+
+def _overlays(chunks: Sequence[Chunk]) -> list[str]:
+    count, dubbed = (sum(getattr(chunk, name) for chunk in chunks) for name in ("overlay_frames", "dubbed_frames"))
+    if not count:
+        return []
+    return [
+        f"something is burnt in over the lower face, a caption or a logo, and was kept: in {count} of {dubbed} frames"
+    ]
 
 
 def _routing_figures(routes: dict[str, int]) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """A dub is looked at before it is published; what was found stays beside its result."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,27 @@ def test_a_dub_carries_its_review(dubber: Dubber, settings: DubSettings, job: Jo
     # The face's upper half stays the source's.
     above, below = picture[: side // 5, :side].astype(int), picture[side + 4 :][: side // 5, :side].astype(int)
     assert np.abs(above - below).mean() < 6
+
+
+def test_a_caption_over_the_chin_is_kept_and_told(
+    dubber: Dubber, settings: DubSettings, job: Job, make_video: Any, clip: Clip
+) -> None:
+    frames = [frame.copy() for frame in clip.frames]
+    chin = clip.shot.landmarks[0, 152]
+    for frame in frames:
+        for colour, width in (((0, 0, 0), 5), ((255, 255, 255), 2)):
+            place = (int(chin[0]) - 60, int(chin[1]) - 6)
+            cv2.putText(frame, "never again", place, cv2.FONT_HERSHEY_SIMPLEX, 0.7, colour, width, cv2.LINE_AA)
+    row = dubber(with_review(settings, **LENIENT), replace(job, video_uri=make_video("captioned.mp4", frames)))
+    assert row["status"] == "succeeded"
+    told = re.fullmatch(
+        r"something is burnt in over the lower face, a caption or a logo, and was kept: in (\d+) of 30 frames",
+        row["needs_look"],
+    )
+    assert told is not None, row["needs_look"]
+    assert int(told[1]) > 20
+    plain = dubber(with_review(settings, **LENIENT), replace(job, job_id="plain"))
+    assert plain["needs_look"] == ""
 
 
 def test_a_second_run_keeps_the_columns(dubber: Dubber, settings: DubSettings, job: Job) -> None:
