@@ -39,6 +39,6 @@ def to_stored(points: NDArray[np.float32], pixel_aspect: float) -> NDArray[np.fl
     """(K, 2 or 3) points of the picture as shown, in a frame's stored pixels; the very same where nothing changes."""
     if pixel_aspect == 1:
         return points
-    stored = points.copy()
+    stored: NDArray[np.float32] = points.copy()
     stored[:, 0] = (points[:, 0] + 0.5) / pixel_aspect - 0.5
     return stored

@@ -293,10 +293,11 @@ class _Track:
         if not self.undecodable_s:
             self._first_undecodable_s = at_s
         self.undecodable_s += max(float(ticks * self._time_base), 1 / self._rate)
-        if self.undecodable_s > MOST_UNDECODABLE_S:
+        # Where FFmpeg makes times up, what is no sound lasts, too.
+        if self.undecodable_s > max(MOST_UNDECODABLE_S, at_s if self._is_counted else 0.0):
             raise MediaError(
-                f"{self._uri}: its sound can't be decoded at {self._first_undecodable_s:.2f} s and after, more than "
-                f"{MOST_UNDECODABLE_S:g} s in all"
+                f"{self._uri}: its sound can't be decoded at {self._first_undecodable_s:.2f} s and after, "
+                f"{self.undecodable_s:.2f} s in all; at most {MOST_UNDECODABLE_S:g} s are left out"
             )
 
 

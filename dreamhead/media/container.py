@@ -79,6 +79,11 @@ PICTURE = re.compile(
 )
 """What picture files begin with, those that may be animated left out."""
 
+TAGGED_STREAMS = (b"ID3", b"\xff\xf1", b"\xff\xf9", b"\xff\xfa", b"\xff\xfb", b"\xff\xf2", b"\xff\xf3")
+"""What MP3 and AAC without a container begin with."""
+INNER_TAG = re.compile(rb"ID3[\x02-\x04][\x00-\x0f][\x00\x10\x20\x40\x60\x80\xc0\xe0]([\x00-\x7f]{4})")
+"""The header of an ID3v2 tag, with its size, seven bits a byte."""
+
 SIGNATURE_BYTES = 64
 
 REMOTE_BUFFER = 64 * 1024
@@ -156,18 +161,38 @@ def _open(uri: str) -> InputContainer:
             file = storage.open_read(uri)
         except NotFoundError as error:
             raise MediaError(f"{uri}: no such file") from error
-        is_pictured = is_picture(file.read(SIGNATURE_BYTES))
+        head = file.read(SIGNATURE_BYTES)
         file.seek(0)
     else:
-        is_pictured = is_picture(signature(uri))
-    if is_pictured:
+        head = signature(uri)
+    if is_picture(head):
         # From memory it has no name, which FFmpeg would take for a pattern of many files, or for the kind of picture.
         pictured: InputContainer = av.open(io.BytesIO(storage.read_bytes(uri)), **options)
         return pictured
+    if head.startswith(TAGGED_STREAMS):
+        data = storage.read_bytes(uri)
+        if (bare := _without_inner_tags(data)) is not data:
+            joined: InputContainer = av.open(io.BytesIO(bare), **options)
+            return joined
     # An absolute path, since FFmpeg would take what stands before a colon for a protocol.
     source = file if storage.is_remote(uri) else str(storage.local_path(uri).absolute())
     container: InputContainer = av.open(source, buffer_size=REMOTE_BUFFER, **options)
     return container
+
+
+def _without_inner_tags(data: bytes) -> bytes:
+    """A stream without the ID3 tags in its middle, where files were joined; the very same where there are none.
+
+    FFmpeg takes what is in them, such as a cover's picture, for damaged sound.
+    """
+    parts: list[bytes] = []
+    kept = 0
+    for tag in INNER_TAG.finditer(data, 1):
+        size = sum(byte << shift for byte, shift in zip(tag[1], (21, 14, 7, 0), strict=True))
+        if tag.start() >= kept:
+            parts.append(data[kept : tag.start()])
+            kept = tag.end() + size
+    return b"".join([*parts, data[kept:]]) if parts else data
 
 
 def _kind(uri: str) -> str:

@@ -26,6 +26,8 @@ RAW_MOTION_JPEG = (".mjpeg", ".mjpg")
 
 HEIF_BRANDS = (b"avif", b"avis", b"mif1", b"msf1", b"miaf", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 
+NO_ALPHA = "{}: its transparency is lost: what is delivered has none"
+
 TICK = Fraction(1, 25)
 """A picture's one frame, in seconds; the speech says how long it is held."""
 
@@ -45,6 +47,11 @@ def probe_still(uri: str) -> VideoInfo | None:
             raise MediaError(f"{uri}: is an animated WebP; allowed: pictures, GIF, APNG, or a video such as MP4")
         return None
     width, height = _decoded(uri, opened).size
+    warnings = []
+    if opened.has_transparency_data:
+        warnings.append(NO_ALPHA.format(uri))
+    if opened.mode.startswith("I;16"):
+        warnings.append(f"{uri}: has 16 bits a sample; it is delivered with 8")
     return VideoInfo(
         uri=uri,
         width=width,
@@ -58,6 +65,7 @@ def probe_still(uri: str) -> VideoInfo | None:
         color=(UNSPECIFIED, UNSPECIFIED, UNSPECIFIED, 0),
         has_audio=False,
         is_still=True,
+        warnings=tuple(warnings),
     )
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from dreamhead.errors import MediaError
 from dreamhead.media.color import HDR_TRANSFERS, SWS_MATRICES, UNSPECIFIED, Color, ColorConverter
 from dreamhead.media.container import MP4, find_video, media_errors, open_media, zero_s
-from dreamhead.media.still import probe_still, read_still
+from dreamhead.media.still import NO_ALPHA, probe_still, read_still
 from dreamhead.records import VideoInfo
 
 # Here each packet is a shown frame with its own time, except for VP8's hidden frames; elsewhere only decoding tells.
@@ -67,8 +67,6 @@ BACKWARD_BYTES = 96 * 1024 * 1024
 
 COLOR_OF_CONTAINER = ("vp8",)
 """Codecs whose own word on colour is one bit that encoders leave at its default; the container knows better."""
-
-NO_ALPHA = "{}: its transparency is lost: what is delivered has none"
 
 ToldBy = Literal["pts", "dts", "count"]
 

@@ -127,6 +127,25 @@ def test_files_that_were_joined_are_heard_one_after_the_other(tmp_path: Path) ->
         assert 0 <= shift_of(heard, told, 0.1, 0.8) < 0.1, name
 
 
+def test_a_cover_in_the_middle_of_joined_files_is_no_sound(tmp_path: Path) -> None:
+    part = Path(write_sound(tmp_path / "part.mp3", noise(1.0, 24_000)[None], 24_000, "mono", "libmp3lame")).read_bytes()
+    cover = np.random.default_rng(0).integers(0, 256, 60_000, dtype=np.uint8).tobytes()
+    size = bytes(len(cover) >> shift & 127 for shift in (21, 14, 7, 0))
+    joined = tmp_path / "joined.mp3"
+    joined.write_bytes(part + b"ID3\x04\x00\x00" + size + cover + part)
+    info = probe_audio(str(joined))
+    assert info.duration_s == pytest.approx(2.0, abs=0.1)
+    told, heard = read_speech(str(tmp_path / "part.mp3"), 0.0, 1.0), read_speech(info, 1.0, 2.2)
+    assert 0 <= shift_of(heard, told, 0.1, 0.8) < 0.1
+
+
+@pytest.mark.parametrize(("name", "codec"), [("clip.tta", "tta"), ("clip.wv", "wavpack"), ("clip.au", "pcm_s16be")])
+def test_more_formats(tmp_path: Path, name: str, codec: str) -> None:
+    uri = write_sound(tmp_path / name, noise(1.0, 48_000)[None], 48_000, "mono", codec)
+    assert probe_audio(uri).duration_s == pytest.approx(1.0, abs=1e-6)
+    assert abs(shift_of(read_speech(uri, 0.0, 1.0), noise(1.0, 16_000), 0.1, 0.9)) <= 0.001
+
+
 @pytest.mark.parametrize(
     ("name", "codec", "layout"),
     [

@@ -8,6 +8,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.sidedata.sidedata import Type as SideDataType
 
 from dreamhead.config import OutputSettings
 from dreamhead.errors import MediaError
@@ -59,6 +60,25 @@ def test_frames_come_in_order_and_at_an_even_rate_also_without_times(
     monkeypatch.setattr(video, "SEEK_GAP", 2)
     wanted = [50, 3, 3, 30, 31, 11, 59, 0, *range(40, 20, -1)]
     assert numbers(make_video, info, wanted) == wanted
+
+
+def test_raw_pictures_and_tapes(make_video: Any) -> None:
+    frames = [make_video.draw(index, (96, 64)) for index in range(10)]
+    planes = [av.VideoFrame.from_ndarray(one, format="rgb24").reformat(format="yuv420p").to_ndarray() for one in frames]
+    raw = make_video.folder / "clip.y4m"
+    header = b"YUV4MPEG2 W96 H64 F25:1 Ip A1:1 C420jpeg\n"
+    raw.write_bytes(header + b"".join(b"FRAME\n" + one.tobytes() for one in planes))
+    info = probe(str(raw))
+    assert info.times_s == pytest.approx(np.arange(10) / 25)
+    assert numbers(make_video, info, [*range(10), 3]) == [*range(10), 3]
+    tape = make_video("clip.dv", [make_video.draw(index, (720, 576)) for index in range(5)], codec="dvvideo")
+    info = probe(tape)
+    assert (info.sample_aspect_ratio, "is interlaced" in info.warnings[0]) == (Fraction(16, 15), True)
+    assert numbers(make_video, info) == [*range(5)]
+
+
+def test_side_data_newer_than_pyav_is_no_error() -> None:
+    assert SideDataType(31).value == 31
 
 
 @pytest.mark.parametrize("name", ["late.mp4", "late.mkv", "late.ts", "late.mov", "late.nut"])

@@ -101,6 +101,16 @@ def test_a_video_under_the_name_of_a_picture_is_a_video(make_video: Any) -> None
         assert [make_video.number(frame) for frame in read_frames(info, [4, 0])] == [4, 0]
 
 
+def test_what_a_delivery_cannot_keep_is_said(upright: NDArray[np.uint8], tmp_path: Path) -> None:
+    path = tmp_path / "face.png"
+    Image.fromarray(upright).convert("RGBA").save(path)
+    assert "its transparency is lost" in probe(str(path)).warnings[0]
+    Image.fromarray(upright[..., 0].astype(np.uint16) * 257).save(path)
+    assert "has 16 bits a sample" in probe(str(path)).warnings[0]
+    Image.fromarray(upright).save(path)
+    assert probe(str(path)).warnings == ()
+
+
 def test_moving_pictures_are_videos_or_named(make_video: Any, tmp_path: Path) -> None:
     frames = [Image.fromarray(make_video.draw(index, (96, 64))) for index in range(6)]
     for kind in ("gif", "png"):

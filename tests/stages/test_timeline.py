@@ -1,5 +1,6 @@
 """The output's timeline: every policy, any frame rate, and how shots become chunks."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -46,6 +47,21 @@ def test_speech_that_fits_leaves_the_source_as_it_is(policy: str, speech_s: floa
     assert timeline.source.tolist() == list(range(10))
     assert timeline.pts.tolist() == source.pts.tolist()
     assert (timeline.end_pts, timeline.warnings) == (source.end_pts, ())
+
+
+def test_pictures_that_start_late_keep_their_time_and_the_speech_its_own() -> None:
+    late = replace(even(10, first=1400), lead=400)
+    assert late.times_s[0] == pytest.approx(0.4)
+    for start, speech_start_s, longest_s in (("file", 0.0, 0.839), ("first_frame", 0.4, 0.439)):
+        timeline = build_timeline(late, longest_s, "error", start)  # type: ignore[arg-type]
+        assert timeline.times_s == pytest.approx(0.4 + np.arange(10) / 25)
+        assert timeline.duration_s == pytest.approx(0.8)
+        assert timeline.speech_times_s == pytest.approx(timeline.times_s - speech_start_s)
+        with pytest.raises(InputError, match=r"the speech is 0\.04 s longer"):
+            build_timeline(late, longest_s + 0.002, "error", start)  # type: ignore[arg-type]
+        frozen = build_timeline(late, longest_s + 0.2, "freeze", start)  # type: ignore[arg-type]
+        assert frozen.times_s[0] == pytest.approx(0.4)
+        assert frozen.duration_s >= speech_start_s + longest_s + 0.2 - 0.04
 
 
 def test_error_names_what_is_too_long_and_what_to_do() -> None:
