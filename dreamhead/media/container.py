@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import EINVAL
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import Any
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.stream import Disposition
+from av.packet import Packet
+from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from dreamhead import storage
@@ -122,6 +123,16 @@ def find_video(container: InputContainer) -> VideoStream | None:
     """The first stream of moving pictures; a cover picture isn't one."""
     moving = (stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic)
     return next(moving, None)
+
+
+def packets_of(container: InputContainer, *streams: Stream) -> "Iterator[Packet[Any]]":
+    """All packets of some streams, and an empty one of each at the end.
+
+    Where a stream appears in the middle of a file, PyAV's own `demux` reads beyond a table of the streams that it began
+    with, and may end with an IndexError once it has yielded all.
+    """
+    with suppress(IndexError):
+        yield from container.demux(*streams)
 
 
 def zero_s(container: InputContainer) -> Fraction:

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from dreamhead.config import OutputSettings
 from dreamhead.errors import MediaError
-from dreamhead.media.audio import AudioInfo, native_blocks, open_audio
-from dreamhead.media.container import media_errors, zero_s
+from dreamhead.media.audio import AudioInfo
+from dreamhead.media.container import media_errors, packets_of, zero_s
+from dreamhead.media.sound_track import native_blocks, open_audio, silence
 
 Packets = Iterator["Packet[Any]"]
 
@@ -180,7 +181,7 @@ def _copied(
     is_primed = kind != "matroska" or stream.codec_context.delay > 0
     origin, stop = round((zero_s(container) - start_s) / time_base), round(stop_s / time_base)
     with media_errors(uri, "can't be read to its end"):
-        for packet in container.demux(stream):
+        for packet in packets_of(container, stream):
             if packet.size == 0 or packet.pts is None:
                 continue
             packet.pts -= origin
@@ -231,21 +232,15 @@ def _encoded(
 def _padded(blocks: Iterator[NDArray[Any]], info: AudioInfo, first: int, stop: int) -> Iterator[NDArray[Any]]:
     """Blocks (channels, n) of samples [0, stop): silence, the blocks from `first` on, and silence again."""
     count = 0
-    held: NDArray[Any] = np.zeros((info.channels, 0), np.float32)
+    dtype: np.dtype[Any] = np.dtype(np.float32)
     for block in blocks:
         if not count:
-            yield from _silence(block, first)
+            yield from silence(info.channels, first, block.dtype)
             count = first
-        held = block
+        dtype = block.dtype
         yield block[:, : stop - count]
         count += block.shape[1]
-    yield from _silence(held, stop - max(count, 0))
-
-
-def _silence(like: NDArray[Any], samples: int) -> Iterator[NDArray[Any]]:
-    level = 128 if like.dtype == np.uint8 else 0
-    for start in range(0, samples, 65536):
-        yield np.full((like.shape[0], min(65536, samples - start)), level, dtype=like.dtype)
+    yield from silence(info.channels, stop - count, dtype)
 
 
 def _packed_frame(block: NDArray[Any], info: AudioInfo) -> AudioFrame:

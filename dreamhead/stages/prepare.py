@@ -18,7 +18,6 @@ from dreamhead.stages.face_place import check_face
 from dreamhead.stages.plan import chunks_of_shots, spans_of
 from dreamhead.stages.results import NOTHING, Tally
 from dreamhead.stages.source import Source, digest_of, known_digest, naming_column, open_source
-from dreamhead.stages.strength import inside_segments
 from dreamhead.stages.work import Work
 
 GIVEN_UP = "failed in an earlier run; --retry-failed tries it again"
@@ -125,11 +124,6 @@ def _check_segments(job: Job, source: Source) -> None:
             raise InputError(
                 f"segments: {segment.start_s} to {segment.end_s} s begins after the end of {job.video_uri}, "
                 f"which lasts {source.timeline.duration_s:.2f} s"
-            )
-        if not inside_segments((segment,), source.timeline.times_s).any():
-            raise InputError(
-                f"segments: no frame of {job.video_uri} is shown from {segment.start_s} to {segment.end_s} s; "
-                "allowed: stretches that hold a frame"
             )
 
 

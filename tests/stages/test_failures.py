@@ -68,7 +68,7 @@ def test_a_place_without_a_face_is_told_in_the_failed_row(studio: Studio, monkey
     text = "face: there is no face at (5, 5) at 0.2 s; faces are at (30, 20)"
 
     class Nobody:
-        def __call__(self, frames: Any, first: int, times_s: Any, face: str) -> Any:
+        def __call__(self, frames: Any, first: int, times_s: Any, face: str, pixel_aspect: float) -> Any:
             raise InputError(text)
 
         def close(self) -> None:

@@ -1,0 +1,381 @@
+"""Learn from a video's packets, and by decoding where these don't tell, when its frames are shown."""
+
+import itertools
+import math
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Literal
+
+import numpy as np
+from av.container import InputContainer
+from av.error import InvalidDataError
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from dreamhead.errors import MediaError
+from dreamhead.media.container import MP4, find_video, media_errors, open_media, packets_of, zero_s
+
+# Here each packet is a shown frame with its own time, except for VP8's hidden frames; elsewhere only decoding tells.
+PACKETS_TELL = (MP4, "matroska,webm")
+HIDES_FRAMES = ("vp8",)
+
+RAW_STREAMS = ("mpegvideo", "m4v", "h264", "hevc", "vvc", "vc1", "dirac", "cavsvideo", "mjpeg")
+"""No container, so no times."""
+PICTURES = "_pipe"
+"""What the names of FFmpeg's demuxers for pictures end with."""
+ONLY_DECODING_TIMES = ("avi",)
+"""FFmpeg makes up when their frames are shown, wrongly where frames are reordered."""
+
+SAYS_ITS_LENGTH = (MP4, "matroska,webm", "avi", "mxf", "asf", "flv", "nut", "rm")
+MISSING_S = {"asf": 0.5, "flv": 0.5}
+"""By how much the length that a file's header says may be wrong, in seconds."""
+LEAST_MISSING_S = 0.1
+
+COARSE_TICK = Fraction(1, 2000)
+"""Where ticks are longer, times of an even rate are rounded, and are taken as those of the rate."""
+
+USUAL_RATES = tuple(
+    Fraction(1000 * rate, divisor) for rate in (24, 25, 30, 48, 50, 60, 100, 120) for divisor in (1000, 1001)
+)
+
+FINE_TICKS = 90_000
+MOST_TICKS = 1_000_000
+
+MOST_PAUSE_S = 3600
+
+JUMP_BACK_S = 0.5
+"""Frames shown earlier than the one before by more than this belong to another recording."""
+
+ToldBy = Literal["pts", "dts", "count"]
+
+
+@contextmanager
+def open_video(uri: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a file with its moving pictures, to be decoded strictly; raises MediaError when it has none."""
+    with open_media(uri) as container:
+        stream = find_video(container)
+        if stream is None:
+            raise MediaError(f"{uri}: holds no video stream")
+        if stream.codec_context is None:
+            raise MediaError(f"{uri}: no decoder for its video stream")
+        # More threads would report damage late, against another frame.
+        stream.codec_context.thread_count = 1
+        # Without it, damage is painted over and nobody learns of it.
+        stream.codec_context.options = {"err_detect": "explode"}
+        yield container, stream
+
+
+def with_time(packet: "Packet[VideoStream]", told_by: ToldBy, number: int) -> "Packet[VideoStream]":
+    """The packet with the time that tells its frame from the others: decoders hand it on as the frame's."""
+    if told_by != "pts" and packet.size:
+        packet.pts = packet.dts if told_by == "dts" else number
+    return packet
+
+
+def decode(packet: "Packet[VideoStream]") -> list[VideoFrame]:
+    """The frames that a packet brings out; none for an empty packet, by which AVI and Ogg repeat a frame."""
+    # PyAV takes an empty packet for the end, which is the one without any time.
+    return [] if not packet.size and packet.dts is not None else packet.decode()
+
+
+def from_key(
+    packets: "Iterable[Packet[VideoStream]]", told_by: ToldBy, skipped: int
+) -> "Iterator[Packet[VideoStream]]":
+    """Packets from the first that can be decoded by itself, which `skipped` others come before."""
+    number = -skipped
+    for packet in packets:
+        if number >= 0 or not packet.size:
+            yield with_time(packet, told_by, number)
+        number += bool(packet.size)
+
+
+@dataclass
+class Walk:
+    """What the packets of a file tell, without decoding them."""
+
+    time_base: Fraction
+    zero_s: Fraction
+    rate: Fraction
+    """Frames per second, as the file says it or FFmpeg guesses it; the true one once times are made exact."""
+    said_rate: Fraction | None
+    """As the file says it."""
+    told_by: ToldBy = "pts"
+    skipped: int = 0
+    """Video packets before the first that can be decoded by itself."""
+    ticks: "array[int]" = field(default_factory=lambda: array("q"))
+    """The times of the packets that are shown, in decoding order."""
+    durations: "array[int]" = field(default_factory=lambda: array("q"))
+    packets_tell: bool = False
+    """Each of them is a frame."""
+    listed_end: int = 0
+    """Where an edit list ends, in ticks; 0 is unknown."""
+    codec: str = ""
+    """FFmpeg's name of the decoder."""
+    is_interlaced: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+
+def walk_packets(uri: str, container: InputContainer, stream: VideoStream) -> Walk:
+    _check_complete(uri, container, stream)
+    rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
+    said_rate = Fraction(stream.average_rate) if stream.average_rate else None
+    walk = Walk(Fraction(stream.time_base or 1), zero_s(container), rate, said_rate, codec=stream.codec_context.name)
+    rows: list[tuple[int | None, int | None, int, bool, bool, bool]] = []
+    end_s = Fraction(0)
+    with media_errors(uri, "can't be read to its end"):
+        for packet in packets_of(container, stream, *container.streams.audio, *container.streams.subtitles):
+            if packet.size == 0:
+                continue
+            if packet.pts is not None and packet.time_base:
+                end_s = max(end_s, (packet.pts + (packet.duration or 0)) * Fraction(packet.time_base))
+            if packet.stream_index == stream.index:
+                rows.append(
+                    (
+                        packet.pts,
+                        packet.dts,
+                        packet.duration or 0,
+                        packet.is_keyframe,
+                        packet.is_discard,
+                        packet.is_corrupt,
+                    )
+                )
+    if not rows:
+        raise MediaError(f"{uri}: its video stream shows no frame")
+    # Some streams mark no key frame at all: they are tried from their beginning.
+    walk.skipped = next((number for number, row in enumerate(rows) if row[3]), 0)
+    early, rows = rows[: walk.skipped], rows[walk.skipped :]
+    _tell_apart(walk, container.format.name, rows)
+    _note_early(uri, walk, early, rows[0][0])
+    rows = _without_damaged_end(uri, walk, rows)
+    shown = [row for row in rows if not row[4]]
+    for number, (pts, dts, duration, *_) in enumerate(shown):
+        walk.ticks.append({"pts": pts, "dts": dts, "count": number}[walk.told_by] or 0)
+        walk.durations.append(duration)
+    walk.packets_tell = (
+        container.format.name in PACKETS_TELL
+        and stream.codec_context.name not in HIDES_FRAMES
+        and walk.told_by == "pts"
+        and all((row[0] or 0) >= (rows[0][0] or 0) for row in rows)
+    )
+    if container.format.name == MP4 and stream.start_time is not None and stream.duration is not None:
+        walk.listed_end = stream.start_time + stream.duration
+    _note_missing(uri, walk, container, stream, end_s)
+    return walk
+
+
+def _tell_apart(walk: Walk, format_name: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Choose by what packets are told from each other."""
+    dts = [row[1] for row in rows]
+    has_dts = None not in dts and all(before < after for before, after in itertools.pairwise(dts))
+    if format_name in RAW_STREAMS or format_name.endswith(PICTURES):
+        walk.told_by = "count"
+    elif format_name in ONLY_DECODING_TIMES or any(row[0] is None for row in rows):
+        walk.told_by = "dts" if has_dts else "count"
+    if walk.told_by == "count":
+        walk.time_base = 1 / walk.rate
+
+
+def _note_early(uri: str, walk: Walk, early: Sequence[tuple[Any, ...]], key_pts: int | None) -> None:
+    if not early:
+        return
+    known = [row[0] for row in early if row[0] is not None]
+    lost_s = float((key_pts - min(known)) * walk.time_base) if known and key_pts is not None else len(early) / walk.rate
+    walk.warnings.append(
+        f"{uri}: begins in the middle of a group of pictures: {len(early)} frames, {float(lost_s):.2f} s, come before "
+        "the first key frame and can't be shown"
+    )
+
+
+def _without_damaged_end(
+    uri: str, walk: Walk, rows: "list[tuple[int | None, int | None, int, bool, bool, bool]]"
+) -> "list[tuple[int | None, int | None, int, bool, bool, bool]]":
+    """Packets without damaged ones at the very end; raises MediaError for damage before it."""
+    damaged = [number for number, row in enumerate(rows) if row[5]]
+    if not damaged:
+        return rows
+    whole = len(rows)
+    while whole and rows[whole - 1][5]:
+        whole -= 1
+    if damaged[0] < whole or not whole:
+        at = rows[damaged[0]][0]
+        where = f" at {float(at * walk.time_base - walk.zero_s):.2f} s" if at is not None else ""
+        raise MediaError(f"{uri}: is cut short or damaged{where}: a packet is incomplete; export or record it again")
+    walk.warnings.append(f"{uri}: is cut short: its last {len(rows) - whole} frames are incomplete and left out")
+    return rows[:whole]
+
+
+def _note_missing(uri: str, walk: Walk, container: InputContainer, stream: VideoStream, end_s: Fraction) -> None:
+    """Warn where the header says that there is more than there is."""
+    name = container.format.name
+    if name not in SAYS_ITS_LENGTH or not container.duration:
+        return
+    said_s, found_s = Fraction(container.duration, 1_000_000), end_s - walk.zero_s
+    if name == "avi" or walk.told_by != "pts":
+        found_s = Fraction(len(walk.ticks)) / walk.rate
+        said_s = stream.frames / walk.rate
+    least_s = max(2 / walk.rate, Fraction(MISSING_S.get(name, LEAST_MISSING_S)))
+    if said_s - found_s > least_s:
+        walk.warnings.append(
+            f"{uri}: is cut short: it says that it lasts {float(said_s):.2f} s; the last "
+            f"{float(said_s - found_s):.2f} s of it are missing"
+        )
+
+
+@dataclass(frozen=True)
+class Times:
+    """When frames are shown."""
+
+    pts: NDArray[np.int64]
+    """(T,) ascending."""
+    end_pts: int
+    ticks: NDArray[np.int64]
+    """(T,) the times by which the frames are told apart."""
+
+
+def packet_times(uri: str, walk: Walk) -> Times:
+    return _ordered(uri, walk, np.array(walk.ticks, np.int64), np.array(walk.durations, np.int64))
+
+
+def decoded_times(uri: str, walk: Walk) -> tuple[VideoFrame, Times]:
+    """The first frame, and the times of all, by decoding them all.
+
+    Raises MediaError that names the time of damage; damage after the last whole frame is a warning.
+    """
+    first: VideoFrame | None = None
+    ticks, durations, damaged = array("q"), array("q"), array("q")
+    key_tick = walk.ticks[0] if walk.ticks else 0
+    with open_video(uri) as (container, stream), media_errors(uri, "can't be decoded to its end"):
+        for packet in from_key(packets_of(container, stream), walk.told_by, walk.skipped):
+            try:
+                frames = decode(packet)
+            except InvalidDataError:
+                damaged.append(packet.pts if packet.pts is not None else key_tick)
+                continue
+            for frame in frames:
+                if frame.pts is None:
+                    raise MediaError(f"{uri}: its frames carry no times; put it into MP4 or Matroska")
+                if walk.told_by == "pts" and frame.pts < key_tick:
+                    continue
+                if frame.is_corrupt:
+                    damaged.append(frame.pts)
+                    continue
+                if walk.told_by == "pts" and ticks and (ticks[-1] - frame.pts) * walk.time_base > JUMP_BACK_S:
+                    at_s = float(ticks[-1] * walk.time_base - walk.zero_s)
+                    raise MediaError(
+                        f"{uri}: its times go back at {at_s:.2f} s, as where two recordings are joined; "
+                        "allowed: times that rise from the first frame to the last. Convert it to MP4 first"
+                    )
+                first = first or frame
+                walk.is_interlaced = walk.is_interlaced or frame.interlaced_frame
+                ticks.append(frame.pts)
+                durations.append(frame.duration or 0)
+    if first is None:
+        what = "its video stream shows no frame" if not damaged else "frame 0 can't be decoded"
+        raise MediaError(f"{uri}: {what}")
+    inside = [tick for tick in damaged if key_tick <= tick < max(ticks)]
+    if inside:
+        at_s = float(min(inside) * walk.time_base - (walk.zero_s if walk.told_by != "count" else 0))
+        raise MediaError(f"{uri}: is damaged at {at_s:.2f} s: a frame can't be decoded; export or record it again")
+    if late := [tick for tick in damaged if tick >= max(ticks)]:
+        walk.warnings.append(f"{uri}: is cut short: its last {len(late)} frames can't be decoded and are left out")
+    return first, _ordered(uri, walk, np.array(ticks, np.int64), np.array(durations, np.int64))
+
+
+def _ordered(uri: str, walk: Walk, ticks: NDArray[np.int64], durations: NDArray[np.int64]) -> Times:
+    if not len(ticks):
+        raise MediaError(f"{uri}: its video stream shows no frame")
+    nominal = max(1, round(1 / walk.rate / walk.time_base))
+    if walk.told_by != "pts":
+        # Frames come out of the decoder in the order in which they are shown.
+        pts = np.sort(ticks) if walk.told_by == "dts" else np.arange(len(ticks), dtype=np.int64)
+        return Times(pts, int(pts[-1]) + nominal, ticks)
+    pts, positions = np.unique(ticks, return_index=True)
+    last = int(pts[-1])
+    step = int(durations[positions[-1]]) or (last - int(pts[-2]) if len(pts) > 1 else nominal)
+    # An edit list may end within the last frame.
+    return Times(pts, walk.listed_end if walk.listed_end > last else last + step, pts)
+
+
+def placed(uri: str, walk: Walk, times: Times) -> dict[str, Any]:
+    """What VideoInfo's fields on times are, by their names.
+
+    Times of an even rate are made exact, and ticks are so fine that they hold where the video begins in its file.
+    Raises MediaError where a time must be wrong.
+    """
+    pts, end_pts, time_base = _evened(walk, times)
+    lead_s = max(Fraction(0), int(pts[0]) * time_base - walk.zero_s) if walk.told_by != "count" else Fraction(0)
+    finer = (lead_s / time_base).denominator
+    if finer > 1 and time_base.denominator * finer > MOST_TICKS:
+        finer = max(1, math.ceil(FINE_TICKS / time_base.denominator))
+    pts, end_pts, time_base = pts * finer, end_pts * finer, time_base / finer
+    _check_jumps(uri, pts, time_base, lead_s)
+    is_moved = time_base != walk.time_base or not np.array_equal(pts, times.ticks)
+    is_told = walk.said_rate is not None and time_base == walk.time_base
+    averaged = len(pts) / ((end_pts - int(pts[0])) * time_base) if walk.told_by == "pts" else walk.rate
+    return {
+        "average_rate": walk.said_rate if is_told else walk.rate if time_base != walk.time_base else averaged,
+        "pts": pts,
+        "end_pts": end_pts,
+        "time_base": time_base,
+        "lead": round(lead_s / time_base),
+        "told_by": walk.told_by,
+        "skipped_packets": walk.skipped,
+        "packet_times": times.ticks if is_moved else None,
+    }
+
+
+def _check_jumps(uri: str, pts: NDArray[np.int64], time_base: Fraction, lead_s: Fraction) -> None:
+    """Raise MediaError where so much time passes without a picture that a time must be wrong."""
+    steps = np.diff(pts, prepend=pts[:1])
+    steps[0] = round(lead_s / time_base)
+    frame = int(steps.argmax())
+    longest_s = float(int(steps[frame]) * time_base)
+    if longest_s > MOST_PAUSE_S:
+        raise MediaError(
+            f"{uri}: its times jump by {longest_s:.0f} s before frame {frame}; at most {MOST_PAUSE_S} s may pass "
+            "without a picture"
+        )
+
+
+def _evened(walk: Walk, times: Times) -> tuple[NDArray[np.int64], int, Fraction]:
+    """Times that a coarse container rounded from an even rate, as they were; others as they are."""
+    pts, tick = times.pts, walk.time_base
+    if tick < COARSE_TICK or tick.numerator != 1 or len(pts) < 3 or walk.told_by != "pts":
+        return pts, times.end_pts, tick
+    frames = np.arange(len(pts), dtype=np.int64)
+    # A few frames fit many rates: one that is usual is the likeliest, and what the container says before others.
+    for rate in (*([walk.rate] if walk.rate in USUAL_RATES else []), *USUAL_RATES, walk.rate):
+        step, ticks_s = 1 / rate, Fraction(1, math.lcm(rate.numerator, tick.denominator))
+        off = pts - frames * float(step / tick)
+        last_step = times.end_pts - int(pts[-1])
+        if ticks_s.denominator > MOST_TICKS or np.ptp(off) > 1.02 or abs(last_step - step / tick) > 1.5:
+            continue
+        walk.rate = rate
+        if (step / tick).denominator == 1:
+            break
+        even = int(pts[0]) * int(tick / ticks_s) + frames * int(step / ticks_s)
+        return even, int(even[-1]) + int(step / ticks_s), ticks_s
+    return pts, times.end_pts, tick
+
+
+def first_frame(uri: str, walk: Walk) -> VideoFrame:
+    with open_video(uri) as (container, stream), media_errors(uri, "frame 0 can't be decoded"):
+        packets = from_key(packets_of(container, stream), walk.told_by, walk.skipped)
+        frame = next((frame for packet in packets for frame in decode(packet)), None)
+    if frame is None:
+        raise MediaError(f"{uri}: its video stream shows no frame")
+    return frame
+
+
+def _check_complete(uri: str, container: InputContainer, stream: VideoStream) -> None:
+    if container.format.name == "avi":
+        # Its index stands at the end; where that is gone, FFmpeg makes one of what there is.
+        return
+    end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+    if end > container.size > 0:
+        raise MediaError(f"{uri}: is cut short: {container.size} bytes, of {end} at least")
