@@ -121,6 +121,7 @@ class Walk:
 
 
 def walk_packets(uri: str, container: InputContainer, stream: VideoStream) -> Walk:
+    """Read every packet; raises MediaError where the file is damaged before its end."""
     _check_complete(uri, container, stream)
     rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
     said_rate = Fraction(stream.average_rate) if stream.average_rate else None
