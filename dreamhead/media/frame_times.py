@@ -239,6 +239,7 @@ class Times:
 
 
 def packet_times(uri: str, walk: Walk) -> Times:
+    """By the packets alone."""
     return _ordered(uri, walk, np.array(walk.ticks, np.int64), np.array(walk.durations, np.int64))
 
 
@@ -365,6 +366,7 @@ def _evened(walk: Walk, times: Times) -> tuple[NDArray[np.int64], int, Fraction]
 
 
 def first_frame(uri: str, walk: Walk) -> VideoFrame:
+    """Decode the first frame that is shown; raises MediaError."""
     with open_video(uri) as (container, stream), media_errors(uri, "frame 0 can't be decoded"):
         packets = from_key(packets_of(container, stream), walk.told_by, walk.skipped)
         frame = next((frame for packet in packets for frame in decode(packet)), None)
