@@ -177,7 +177,8 @@ def _end(held: HeldJob, dub: "asyncio.Task[Result | Failure] | None") -> None:
 
 def _record(held: HeldJob, outcome: Result | Failure) -> None:
     if isinstance(outcome, Result):
-        held.succeed(outcome)
+        warnings = without_uris(held.record, outcome.warnings)
+        held.succeed(outcome.model_copy(update={"warnings": warnings}))
     else:
         detail = without_uris(held.record, outcome.detail)
         held.fail(outcome.model_copy(update={"detail": detail}))

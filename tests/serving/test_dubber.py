@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dreamhead import storage
+from dreamhead.media.audio import write_wav
 from dreamhead.serving import dubber as dubber_module
 from dreamhead.serving import engine as engine_module
 from dreamhead.serving.dubber import Dubber
@@ -241,6 +243,20 @@ def test_a_job_that_cant_be_dubbed_fails_with_the_reason(
         assert record.failure.type == kind
         assert detail in record.failure.detail
         assert str(studio.folder) not in record.failure.detail
+
+    run(work)
+
+
+def test_warnings_name_the_inputs_and_not_where_they_lie(studio: Studio, store: JobStore, stages: LocalStages) -> None:
+    silent = studio.folder / "silent.wav"
+    write_wav(silent, np.zeros(16_000, np.float32), 16_000)
+
+    async def work() -> None:
+        async with dubbing(store, stages, studio):
+            record = await ended(store, store.submit(studio.new_job(audio_uri=str(silent)), MANY).record.id)
+        assert record.result is not None
+        assert "the speech: the speech is silent all through" in record.result.warnings
+        assert str(studio.folder) not in record.result.warnings
 
     run(work)
 
