@@ -1,9 +1,8 @@
 """Learn from a video's packets, and by decoding where these don't tell, when its frames are shown."""
 
-import itertools
 import math
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -52,6 +51,9 @@ JUMP_BACK_S = 0.5
 """Frames shown earlier than the one before by more than this belong to another recording."""
 
 ToldBy = Literal["pts", "dts", "count"]
+
+NO_TIME = -(2**63)
+KEY, HIDDEN, DAMAGED = 1, 2, 4
 
 
 @contextmanager
@@ -107,9 +109,9 @@ class Walk:
     told_by: ToldBy = "pts"
     skipped: int = 0
     """Video packets before the first that can be decoded by itself."""
-    ticks: "array[int]" = field(default_factory=lambda: array("q"))
+    ticks: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """The times of the packets that are shown, in decoding order."""
-    durations: "array[int]" = field(default_factory=lambda: array("q"))
+    durations: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     packets_tell: bool = False
     """Each of them is a frame."""
     listed_end: int = 0
@@ -126,42 +128,24 @@ def walk_packets(uri: str, container: InputContainer, stream: VideoStream) -> Wa
     rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
     said_rate = Fraction(stream.average_rate) if stream.average_rate else None
     walk = Walk(Fraction(stream.time_base or 1), zero_s(container), rate, said_rate, codec=stream.codec_context.name)
-    rows: list[tuple[int | None, int | None, int, bool, bool, bool]] = []
-    end_s = Fraction(0)
-    with media_errors(uri, "can't be read to its end"):
-        for packet in packets_of(container, stream, *container.streams.audio, *container.streams.subtitles):
-            if packet.size == 0:
-                continue
-            if packet.pts is not None and packet.time_base:
-                end_s = max(end_s, (packet.pts + (packet.duration or 0)) * Fraction(packet.time_base))
-            if packet.stream_index == stream.index:
-                rows.append(
-                    (
-                        packet.pts,
-                        packet.dts,
-                        packet.duration or 0,
-                        packet.is_keyframe,
-                        packet.is_discard,
-                        packet.is_corrupt,
-                    )
-                )
-    if not rows:
+    packets, end_s = _read_packets(uri, container, stream)
+    if not len(packets.pts):
         raise MediaError(f"{uri}: its video stream shows no frame")
     # Some streams mark no key frame at all: they are tried from their beginning.
-    walk.skipped = next((number for number, row in enumerate(rows) if row[3]), 0)
-    early, rows = rows[: walk.skipped], rows[walk.skipped :]
-    _tell_apart(walk, container.format.name, rows)
-    _note_early(uri, walk, early, rows[0][0])
-    rows = _without_damaged_end(uri, walk, rows)
-    shown = [row for row in rows if not row[4]]
-    for number, (pts, dts, duration, *_) in enumerate(shown):
-        walk.ticks.append({"pts": pts, "dts": dts, "count": number}[walk.told_by] or 0)
-        walk.durations.append(duration)
+    walk.skipped = int(packets.is_key.argmax())
+    early, packets = packets.part(0, walk.skipped), packets.part(walk.skipped, None)
+    _tell_apart(walk, container.format.name, packets)
+    _note_early(uri, walk, early, int(packets.pts[0]))
+    packets = _without_damaged_end(uri, walk, packets)
+    numbers = np.arange(np.count_nonzero(~packets.is_hidden), dtype=np.int64)
+    times = {"pts": packets.pts, "dts": packets.dts}
+    walk.ticks = times[walk.told_by][~packets.is_hidden] if walk.told_by in times else numbers
+    walk.durations = packets.durations[~packets.is_hidden]
     walk.packets_tell = (
         container.format.name in PACKETS_TELL
         and stream.codec_context.name not in HIDES_FRAMES
         and walk.told_by == "pts"
-        and all((row[0] or 0) >= (rows[0][0] or 0) for row in rows)
+        and bool((packets.pts >= packets.pts[0]).all())
     )
     if container.format.name == MP4 and stream.start_time is not None and stream.duration is not None:
         walk.listed_end = stream.start_time + stream.duration
@@ -169,45 +153,93 @@ def walk_packets(uri: str, container: InputContainer, stream: VideoStream) -> Wa
     return walk
 
 
-def _tell_apart(walk: Walk, format_name: str, rows: Sequence[tuple[Any, ...]]) -> None:
+@dataclass(frozen=True)
+class _Packets:
+    """The packets of a video in decoding order, in a few bytes each: a film has half a million."""
+
+    pts: NDArray[np.int64]
+    """`NO_TIME` where there is none."""
+    dts: NDArray[np.int64]
+    durations: NDArray[np.int64]
+    flags: NDArray[np.uint8]
+
+    @property
+    def is_key(self) -> NDArray[np.bool_]:
+        return np.asarray(self.flags & KEY != 0)
+
+    @property
+    def is_hidden(self) -> NDArray[np.bool_]:
+        return np.asarray(self.flags & HIDDEN != 0)
+
+    @property
+    def is_damaged(self) -> NDArray[np.bool_]:
+        return np.asarray(self.flags & DAMAGED != 0)
+
+    def part(self, start: int, stop: int | None) -> "_Packets":
+        inside = slice(start, stop)
+        return _Packets(self.pts[inside], self.dts[inside], self.durations[inside], self.flags[inside])
+
+
+def _read_packets(uri: str, container: InputContainer, stream: VideoStream) -> tuple[_Packets, Fraction]:
+    """The video's packets, and when the last packet of any stream ends, in the container's seconds."""
+    columns, flags = [array("q") for _ in range(3)], array("B")
+    ends: dict[int, int] = {}
+    bases = {one.index: Fraction(one.time_base or 0) for one in container.streams}
+    with media_errors(uri, "can't be read to its end"):
+        for packet in packets_of(container, stream, *container.streams.audio, *container.streams.subtitles):
+            if packet.size == 0:
+                continue
+            pts, duration, index = packet.pts, packet.duration or 0, packet.stream_index
+            if pts is not None:
+                ends[index] = max(ends.get(index, pts), pts + duration)
+            if index == stream.index:
+                dts = packet.dts
+                columns[0].append(NO_TIME if pts is None else pts)
+                columns[1].append(NO_TIME if dts is None else dts)
+                columns[2].append(duration)
+                flags.append(KEY * packet.is_keyframe | HIDDEN * packet.is_discard | DAMAGED * packet.is_corrupt)
+    end_s = max((tick * bases[index] for index, tick in ends.items()), default=Fraction(0))
+    all_pts, all_dts, durations = (np.array(column, np.int64) for column in columns)
+    return _Packets(all_pts, all_dts, durations, np.array(flags, np.uint8)), end_s
+
+
+def _tell_apart(walk: Walk, format_name: str, packets: _Packets) -> None:
     """Choose by what packets are told from each other."""
-    dts = [row[1] for row in rows]
-    has_dts = None not in dts and all(before < after for before, after in itertools.pairwise(dts))
+    has_dts = bool((packets.dts != NO_TIME).all() and (np.diff(packets.dts) > 0).all())
     if format_name in RAW_STREAMS or format_name.endswith(PICTURES):
         walk.told_by = "count"
-    elif format_name in ONLY_DECODING_TIMES or any(row[0] is None for row in rows):
+    elif format_name in ONLY_DECODING_TIMES or (packets.pts == NO_TIME).any():
         walk.told_by = "dts" if has_dts else "count"
     if walk.told_by == "count":
         walk.time_base = 1 / walk.rate
 
 
-def _note_early(uri: str, walk: Walk, early: Sequence[tuple[Any, ...]], key_pts: int | None) -> None:
-    if not early:
+def _note_early(uri: str, walk: Walk, early: _Packets, key_pts: int) -> None:
+    count = len(early.pts)
+    if not count:
         return
-    known = [row[0] for row in early if row[0] is not None]
-    lost_s = float((key_pts - min(known)) * walk.time_base) if known and key_pts is not None else len(early) / walk.rate
+    known = early.pts[early.pts != NO_TIME]
+    is_known = len(known) and key_pts != NO_TIME
+    lost_s = (key_pts - int(known.min())) * walk.time_base if is_known else count / walk.rate
     walk.warnings.append(
-        f"{uri}: begins in the middle of a group of pictures: {len(early)} frames, {float(lost_s):.2f} s, come before "
+        f"{uri}: begins in the middle of a group of pictures: {count} frames, {float(lost_s):.2f} s, come before "
         "the first key frame and can't be shown"
     )
 
 
-def _without_damaged_end(
-    uri: str, walk: Walk, rows: "list[tuple[int | None, int | None, int, bool, bool, bool]]"
-) -> "list[tuple[int | None, int | None, int, bool, bool, bool]]":
+def _without_damaged_end(uri: str, walk: Walk, packets: _Packets) -> _Packets:
     """Packets without damaged ones at the very end; raises MediaError for damage before it."""
-    damaged = [number for number, row in enumerate(rows) if row[5]]
-    if not damaged:
-        return rows
-    whole = len(rows)
-    while whole and rows[whole - 1][5]:
-        whole -= 1
-    if damaged[0] < whole or not whole:
-        at = rows[damaged[0]][0]
-        where = f" at {float(at * walk.time_base - walk.zero_s):.2f} s" if at is not None else ""
+    if not packets.is_damaged.any():
+        return packets
+    whole = len(packets.flags) - int((~packets.is_damaged[::-1]).argmax())
+    first = int(packets.is_damaged.argmax())
+    if first < whole or packets.is_damaged.all():
+        at = int(packets.pts[first])
+        where = f" at {float(at * walk.time_base - walk.zero_s):.2f} s" if at != NO_TIME else ""
         raise MediaError(f"{uri}: is cut short or damaged{where}: a packet is incomplete; export or record it again")
-    walk.warnings.append(f"{uri}: is cut short: its last {len(rows) - whole} frames are incomplete and left out")
-    return rows[:whole]
+    lost = len(packets.flags) - whole
+    walk.warnings.append(f"{uri}: is cut short: its last {lost} frames are incomplete and left out")
+    return packets.part(0, whole)
 
 
 def _note_missing(uri: str, walk: Walk, container: InputContainer, stream: VideoStream, end_s: Fraction) -> None:
@@ -240,7 +272,7 @@ class Times:
 
 def packet_times(uri: str, walk: Walk) -> Times:
     """By the packets alone."""
-    return _ordered(uri, walk, np.array(walk.ticks, np.int64), np.array(walk.durations, np.int64))
+    return _ordered(uri, walk, walk.ticks, walk.durations)
 
 
 def decoded_times(uri: str, walk: Walk) -> tuple[VideoFrame, Times]:
@@ -250,7 +282,7 @@ def decoded_times(uri: str, walk: Walk) -> tuple[VideoFrame, Times]:
     """
     first: VideoFrame | None = None
     ticks, durations, damaged = array("q"), array("q"), array("q")
-    key_tick = walk.ticks[0] if walk.ticks else 0
+    key_tick = int(walk.ticks[0]) if len(walk.ticks) else 0
     with open_video(uri) as (container, stream), media_errors(uri, "can't be decoded to its end"):
         for packet in from_key(packets_of(container, stream), walk.told_by, walk.skipped):
             try:
