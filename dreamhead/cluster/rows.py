@@ -47,8 +47,14 @@ def read_rows(uri: str) -> list[Row]:
 
 def read_csv(data: bytes) -> list[Row]:
     """The rows of a CSV by the names of its header; raises ValueError or csv.Error that say what is wrong with it."""
-    reader = csv.DictReader(io.StringIO(_text(data), newline=""), strict=True)
-    names = [name.strip() for name in reader.fieldnames or ()]
+    text = _text(data)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        names = [name.strip() for name in reader.fieldnames or ()]
+    except csv.Error:
+        # Quoted names with another delimiter between them are no CSV at all.
+        _check_header([text.partition("\n")[0].strip()])
+        raise
     _check_header(names)
     reader.fieldnames = names
     rows: list[Row] = []

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from av.audio.frame import AudioFrame
+from av.audio.layout import AudioLayout
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
@@ -32,6 +33,16 @@ FILTER_SAMPLES = 4096
 SILENT_PEAK = 0.001
 """-60 dB of full scale: nothing louder is speech."""
 
+MOST_PEAK = 1000.0
+"""60 dB above full scale: louder samples are no sound."""
+
+WINDOW_S = 0.5
+EMPHASIS = 0.97
+"""Of the sample before, taken off each: speech stays, hum goes."""
+AUDIBLE_SHARE, CENTRE_SHARE = 0.001, 0.00001
+"""-30 dB of the loudest half second; -50 dB of all channels: music is much louder than speech above 2 kHz."""
+LEAST_CANCELLED = 0.1
+"""Share of the half seconds with sound in which channels cancel, for one of them to be listened to alone."""
 CANCELLED_SHARE = 0.25
 """Energy of the channels' mean, as a share of what it is where channels have nothing in common."""
 
@@ -42,6 +53,8 @@ SAYS_ITS_LENGTH = (*EXACT_TIMES, "caf", "au", "tta", "wv", "ape")
 """Formats whose header says how long the sound is."""
 FILE_SAYS_ITS_LENGTH = ("matroska,webm", "avi")
 """Formats whose header says how long the longest stream is."""
+
+MP3_HEAD_BYTES = 65_536
 
 MOST_RIFF_BYTES = 2**31
 """Headers that say more are those of streams."""
@@ -63,7 +76,7 @@ class AudioInfo:
     listened_to: int = -1
     """The one channel that is listened to, where their mean would cancel; -1 is the mean of all."""
     is_whole: bool = True
-    """Every packet can be decoded, so that its packets may be copied."""
+    """Every packet can be decoded, and says where its samples are, so that its packets may be copied."""
     language: str = ""
     """Of the track, as the file says it."""
     warnings: tuple[str, ...] = ()
@@ -77,12 +90,13 @@ def probe_audio(uri: str) -> AudioInfo:
     are no numbers.
     """
     with open_audio(uri) as (container, stream):
-        heard = _Heard(uri, stream)
+        context = stream.codec_context
+        # Decoders change these where the sound does.
+        rate, channels = context.sample_rate, context.layout.nb_channels
+        heard = _Heard(uri, rate, channels, _layout(context.layout.name, channels))
         track = SoundTrack(uri, container, stream)
         for position, frame in track.placed():
             heard.add(position, frame)
-        context = stream.codec_context
-        rate, layout = context.sample_rate, _layout(context.layout.name, context.layout.nb_channels)
         end_s = Fraction(heard.end, rate)
         if container.format.name == MP4 and stream.start_time is not None and stream.duration:
             # An edit list may end within the last packet.
@@ -93,14 +107,14 @@ def probe_audio(uri: str) -> AudioInfo:
         return AudioInfo(
             uri=uri,
             sample_rate=rate,
-            channels=context.layout.nb_channels,
+            channels=channels,
             codec=context.name,
             duration_s=float(end_s),
-            layout=layout,
+            layout=heard.layout,
             listened_to=heard.listened_to(),
-            is_whole=not track.undecodable_s,
+            is_whole=track.is_steady and not track.undecodable_s,
             language=_language(stream.metadata.get("language", "")),
-            warnings=(*track.warnings(), *heard.warnings(layout), *_missing(uri, container, stream, end_s)),
+            warnings=(*track.warnings(), *heard.warnings(), *_missing(uri, container, stream, end_s)),
         )
 
 
@@ -140,54 +154,95 @@ class _Heard:
     """What is learnt of a track's samples while they pass."""
 
     uri: str
-    stream: AudioStream
+    rate: int
+    channels: int
+    layout: str
+    """Empty where the channels' places aren't known."""
     end: int = 0
     """One past the last sample's number."""
     _peak: float = 0.0
-    _energy: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    """(channels,) sums of squares."""
-    _mean_energy: float = 0.0
+    _windows: list[tuple[NDArray[np.float64], float]] = field(default_factory=list)
+    """Of each half second: (channels,) energies, and that of the channels' mean."""
+    _last: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    _filled: int = 0
 
     def add(self, position: int, frame: AudioFrame) -> None:
-        """Take in one frame; raises MediaError where a sample is no number."""
-        channels = self.stream.codec_context.layout.nb_channels
-        values = channels_of(frame, channels)
+        """Take in one frame; raises MediaError where a sample is no number, or too loud to be sound."""
+        values = channels_of(frame, self.channels)
         self.end = max(self.end, position + frame.samples)
-        is_float = values.dtype.kind == "f"
         floats = as_floats(values).astype(np.float32)
-        if is_float and not np.isfinite(floats).all():
-            at_s = (position + int(np.argmin(np.isfinite(floats).all(axis=0)))) / frame.sample_rate
+        if values.dtype.kind == "f":
+            self._check_floats(position, floats)
+        self._peak = max(self._peak, float(floats.max(initial=0)), -float(floats.min(initial=0)))
+        if self.channels > 1:
+            self._compare(floats)
+
+    def _check_floats(self, position: int, floats: NDArray[np.float32]) -> None:
+        is_usable = np.isfinite(floats).all(axis=0)
+        if not is_usable.all():
+            at_s = (position + int(np.argmin(is_usable))) / self.rate
             raise MediaError(
                 f"{self.uri}: the sound holds samples that are no finite numbers, the first at {at_s:.2f} s"
             )
-        self._peak = max(self._peak, float(floats.max(initial=0)), -float(floats.min(initial=0)))
-        if channels > 1:
-            if not len(self._energy):
-                self._energy = np.zeros(channels)
-            self._energy += np.einsum("cn,cn->c", floats, floats)
-            mean = floats.mean(axis=0)
-            self._mean_energy += float(mean @ mean)
+        loudest = float(np.abs(floats).max(initial=0))
+        if loudest > MOST_PEAK:
+            at_s = (position + int(np.abs(floats).max(axis=0).argmax())) / self.rate
+            raise MediaError(
+                f"{self.uri}: the sound holds samples of {loudest:.3g} at {at_s:.2f} s, where 1 is full scale; "
+                f"allowed: up to {MOST_PEAK:g}"
+            )
+
+    def _compare(self, floats: NDArray[np.float32]) -> None:
+        """Measure how loud the channels are, and how loud their mean, above the hum of mains and rooms."""
+        if not len(self._last):
+            self._last = np.zeros((self.channels, 1), np.float32)
+        joined = np.concatenate([self._last, floats], axis=1)
+        self._last = joined[:, -1:]
+        sharp = joined[:, 1:] - EMPHASIS * joined[:, :-1]
+        mean = sharp.mean(axis=0)
+        energies, of_mean = np.einsum("cn,cn->c", sharp, sharp).astype(np.float64), float(mean @ mean)
+        if not self._windows or self._filled >= WINDOW_S * self.rate:
+            self._windows.append((energies, of_mean))
+            self._filled = 0
+        else:
+            before, mean_before = self._windows[-1]
+            self._windows[-1] = (before + energies, mean_before + of_mean)
+        self._filled += floats.shape[1]
 
     def listened_to(self) -> int:
-        """The loudest channel where the channels cancel each other, else -1."""
-        alone = float(self._energy.sum()) / max(len(self._energy), 1) ** 2
-        return int(self._energy.argmax()) if self._mean_energy < CANCELLED_SHARE * alone else -1
+        """The channel that speaks where the channels cancel each other, else -1."""
+        if not self._windows:
+            return -1
+        energies = np.stack([one for one, _ in self._windows])
+        means = np.array([mean for _, mean in self._windows])
+        total = energies.sum(axis=1)
+        is_heard = total > AUDIBLE_SHARE * total.max()
+        cancels = is_heard & (means < CANCELLED_SHARE * total / self.channels**2)
+        if not total.max() or cancels.sum() < LEAST_CANCELLED * is_heard.sum():
+            return -1
+        names = [channel.name for channel in AudioLayout(self.layout).channels] if self.layout else []
+        centre = names.index("FC") if "FC" in names else -1
+        # A film's speech is in its centre, whatever the music does.
+        if centre >= 0 and energies[cancels, centre].sum() > CENTRE_SHARE * total[cancels].sum():
+            return centre
+        return int(energies[cancels].sum(axis=0).argmax())
 
-    def warnings(self, layout: str) -> Iterator[str]:
+    def warnings(self) -> Iterator[str]:
         """What a person should know of the samples."""
         if self._peak < SILENT_PEAK:
             yield f"{self.uri}: the speech is silent all through"
         elif (channel := self.listened_to()) >= 0:
             yield f"{self.uri}: the channels cancel each other; the lips follow channel {channel + 1} alone"
-        if not layout:
-            count = self.stream.codec_context.layout.nb_channels
-            yield f"{self.uri}: {count} channels without known places; they are mixed to one"
+        if not self.layout:
+            yield f"{self.uri}: {self.channels} channels without known places; they are mixed to one"
 
 
 def _bytes_missing(head: bytes, size: int) -> int:
-    """Of a RIFF file, by its header; 0 where that was written before the length was known."""
-    said = int.from_bytes(head[4:8], "little") + 8
-    return max(0, said - size) if head[:4] == b"RIFF" and said < MOST_RIFF_BYTES and size > 0 else 0
+    """Of a RIFF or Wave64 file, by its header; 0 where that was written before the length was known."""
+    said = int.from_bytes(head[4:8], "little") + 8 if head[:4] == b"RIFF" else 0
+    if head[:4] == b"riff":
+        said = int.from_bytes(head[16:24], "little")
+    return max(0, said - size) if said < MOST_RIFF_BYTES and size > 0 else 0
 
 
 def _missing(uri: str, container: InputContainer, stream: AudioStream, end_s: Fraction) -> Iterator[str]:
@@ -195,10 +250,11 @@ def _missing(uri: str, container: InputContainer, stream: AudioStream, end_s: Fr
     name = container.format.name
     if name in SAYS_ITS_LENGTH and stream.duration:
         said_s = stream.duration * Fraction(stream.time_base or 0)
-        if name == "wav" and stream.codec_context.bit_rate:
+        if name in ("wav", "w64") and stream.codec_context.bit_rate:
             # FFmpeg believes the file's size, and not its header.
-            said_s += Fraction(8 * _bytes_missing(signature(uri), container.size), stream.codec_context.bit_rate)
-    elif name in FILE_SAYS_ITS_LENGTH and container.duration:
+            missing_s = Fraction(8 * _bytes_missing(signature(uri), container.size), stream.codec_context.bit_rate)
+            said_s = max(said_s, end_s + missing_s)
+    elif container.duration and (name in FILE_SAYS_ITS_LENGTH or (name == "mp3" and _counts_frames(uri))):
         said_s = Fraction(container.duration, 1_000_000)
         if said_s - end_s > MISSING_S:
             # It is that of the longest stream.
@@ -212,6 +268,13 @@ def _missing(uri: str, container: InputContainer, stream: AudioStream, end_s: Fr
         )
 
 
+def _counts_frames(uri: str) -> bool:
+    """Whether an MP3 says how many frames it has; FFmpeg guesses it of others."""
+    with storage.open_read(uri) as file:
+        head = file.read(MP3_HEAD_BYTES)
+    return any(mark in head for mark in (b"Xing", b"Info", b"VBRI"))
+
+
 def _last_packet_s(uri: str) -> Fraction:
     """When the last packet of any stream ends."""
     end_s = Fraction(0)
@@ -219,7 +282,9 @@ def _last_packet_s(uri: str) -> Fraction:
         zero = zero_s(container)
         for packet in packets_of(container, *container.streams.audio, *container.streams.video):
             if packet.pts is not None:
-                end_s = max(end_s, (packet.pts + (packet.duration or 0)) * Fraction(packet.time_base) - zero)
+                packet_end_s = (packet.pts + (packet.duration or 0)) * Fraction(packet.time_base)
+                # Some formats count their length from 0, and some from where they begin.
+                end_s = max(end_s, packet_end_s, packet_end_s - zero)
     return end_s
 
 

@@ -82,8 +82,13 @@ PICTURE = re.compile(
 
 TAGGED_STREAMS = (b"ID3", b"\xff\xf1", b"\xff\xf9", b"\xff\xfa", b"\xff\xfb", b"\xff\xf2", b"\xff\xf3")
 """What MP3 and AAC without a container begin with."""
-INNER_TAG = re.compile(rb"ID3[\x02-\x04][\x00-\x0f][\x00\x10\x20\x40\x60\x80\xc0\xe0]([\x00-\x7f]{4})")
-"""The header of an ID3v2 tag, with its size, seven bits a byte."""
+INNER_TAG = re.compile(
+    rb"ID3[\x02-\x04][\x00-\x0f][\x00\x10\x20\x40\x60\x80\xc0\xe0](?P<id3>[\x00-\x7f]{4})"
+    rb"|APETAGEX\xd0\x07\0\0(?P<ape>.{4}).{4}.{3}[\xa0\xa1].{8}"
+    rb"|TAG.{125}(?=ID3|APETAGEX|\xff[\xe2-\xff])",
+    re.DOTALL,
+)
+"""The header of an ID3v2 tag, with its size, seven bits a byte; that of an APE tag; an ID3v1 tag before more sound."""
 
 SIGNATURE_BYTES = 64
 
@@ -199,7 +204,11 @@ def _without_inner_tags(data: bytes) -> bytes:
     parts: list[bytes] = []
     kept = 0
     for tag in INNER_TAG.finditer(data, 1):
-        size = sum(byte << shift for byte, shift in zip(tag[1], (21, 14, 7, 0), strict=True))
+        size = 0
+        if tag["id3"]:
+            size = sum(byte << shift for byte, shift in zip(tag["id3"], (21, 14, 7, 0), strict=True))
+        elif tag["ape"]:
+            size = int.from_bytes(tag["ape"], "little")
         if tag.start() >= kept:
             parts.append(data[kept : tag.start()])
             kept = tag.end() + size

@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 from av.container import InputContainer
-from av.error import InvalidDataError
+from av.error import FFmpegError
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from dreamhead import storage
 from dreamhead.errors import MediaError
 from dreamhead.media.container import MP4, find_video, media_errors, open_media, packets_of, zero_s
 
@@ -51,6 +52,8 @@ JUMP_BACK_S = 0.5
 """Frames shown earlier than the one before by more than this belong to another recording."""
 
 ToldBy = Literal["pts", "dts", "count"]
+
+MOST_BOXES = 100_000
 
 NO_TIME = -(2**63)
 KEY, HIDDEN, DAMAGED = 1, 2, 4
@@ -112,6 +115,11 @@ class Walk:
     ticks: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """The times of the packets that are shown, in decoding order."""
     durations: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    dts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Decoding times of the packets that are shown."""
+    has_dts: bool = False
+    """Decoding times tell all packets apart."""
+    has_sound: bool = False
     packets_tell: bool = False
     """Each of them is a frame."""
     listed_end: int = 0
@@ -124,9 +132,12 @@ class Walk:
 
 def walk_packets(uri: str, container: InputContainer, stream: VideoStream) -> Walk:
     """Read every packet; raises MediaError where the file is damaged before its end."""
-    _check_complete(uri, container, stream)
-    rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
-    said_rate = Fraction(stream.average_rate) if stream.average_rate else None
+    _check_complete(uri, container)
+    is_raw = container.format.name in RAW_STREAMS
+    # FFmpeg's average of a stream without times is that of the times which it makes up.
+    told = stream.guessed_rate if is_raw else stream.average_rate
+    rate = Fraction(told or stream.average_rate or stream.guessed_rate or 25)
+    said_rate = Fraction(told) if told else None
     walk = Walk(Fraction(stream.time_base or 1), zero_s(container), rate, said_rate, codec=stream.codec_context.name)
     packets, end_s = _read_packets(uri, container, stream)
     if not len(packets.pts):
@@ -140,7 +151,8 @@ def walk_packets(uri: str, container: InputContainer, stream: VideoStream) -> Wa
     numbers = np.arange(np.count_nonzero(~packets.is_hidden), dtype=np.int64)
     times = {"pts": packets.pts, "dts": packets.dts}
     walk.ticks = times[walk.told_by][~packets.is_hidden] if walk.told_by in times else numbers
-    walk.durations = packets.durations[~packets.is_hidden]
+    walk.durations, walk.dts = packets.durations[~packets.is_hidden], packets.dts[~packets.is_hidden]
+    walk.has_sound = len(container.streams.audio) > 0
     walk.packets_tell = (
         container.format.name in PACKETS_TELL
         and stream.codec_context.name not in HIDES_FRAMES
@@ -205,11 +217,11 @@ def _read_packets(uri: str, container: InputContainer, stream: VideoStream) -> t
 
 def _tell_apart(walk: Walk, format_name: str, packets: _Packets) -> None:
     """Choose by what packets are told from each other."""
-    has_dts = bool((packets.dts != NO_TIME).all() and (np.diff(packets.dts) > 0).all())
+    walk.has_dts = bool((packets.dts != NO_TIME).all() and (np.diff(packets.dts) > 0).all())
     if format_name in RAW_STREAMS or format_name.endswith(PICTURES):
         walk.told_by = "count"
     elif format_name in ONLY_DECODING_TIMES or (packets.pts == NO_TIME).any():
-        walk.told_by = "dts" if has_dts else "count"
+        walk.told_by = "dts" if walk.has_dts else "count"
     if walk.told_by == "count":
         walk.time_base = 1 / walk.rate
 
@@ -247,7 +259,8 @@ def _note_missing(uri: str, walk: Walk, container: InputContainer, stream: Video
     name = container.format.name
     if name not in SAYS_ITS_LENGTH or not container.duration:
         return
-    said_s, found_s = Fraction(container.duration, 1_000_000), end_s - walk.zero_s
+    # Some formats count their length from 0, and some from where they begin.
+    said_s, found_s = Fraction(container.duration, 1_000_000), max(end_s, end_s - walk.zero_s)
     if name == "avi" or walk.told_by != "pts":
         found_s = Fraction(len(walk.ticks)) / walk.rate
         said_s = stream.frames / walk.rate
@@ -281,14 +294,17 @@ def decoded_times(uri: str, walk: Walk) -> tuple[VideoFrame, Times]:
     Raises MediaError that names the time of damage; damage after the last whole frame is a warning.
     """
     first: VideoFrame | None = None
-    ticks, durations, damaged = array("q"), array("q"), array("q")
+    numbers: dict[int, int] = {}
+    ticks, durations, damaged = array("q"), array("q"), set[int]()
     key_tick = int(walk.ticks[0]) if len(walk.ticks) else 0
     with open_video(uri) as (container, stream), media_errors(uri, "can't be decoded to its end"):
         for packet in from_key(packets_of(container, stream), walk.told_by, walk.skipped):
+            if packet.pts is not None:
+                numbers[packet.pts] = len(numbers)
             try:
                 frames = decode(packet)
-            except InvalidDataError:
-                damaged.append(packet.pts if packet.pts is not None else key_tick)
+            except FFmpegError:
+                damaged.add(packet.pts if packet.pts is not None else key_tick)
                 continue
             for frame in frames:
                 if frame.pts is None:
@@ -296,28 +312,41 @@ def decoded_times(uri: str, walk: Walk) -> tuple[VideoFrame, Times]:
                 if walk.told_by == "pts" and frame.pts < key_tick:
                     continue
                 if frame.is_corrupt:
-                    damaged.append(frame.pts)
+                    damaged.add(frame.pts)
                     continue
                 if walk.told_by == "pts" and ticks and (ticks[-1] - frame.pts) * walk.time_base > JUMP_BACK_S:
-                    at_s = float(ticks[-1] * walk.time_base - walk.zero_s)
                     raise MediaError(
-                        f"{uri}: its times go back at {at_s:.2f} s, as where two recordings are joined; "
-                        "allowed: times that rise from the first frame to the last. Convert it to MP4 first"
+                        f"{uri}: its times go back at {_at_s(walk, ticks[-1]):.2f} s, as where two recordings are "
+                        "joined; allowed: times that rise from the first frame to the last. Convert it to MP4 first"
                     )
                 first = first or frame
                 walk.is_interlaced = walk.is_interlaced or frame.interlaced_frame
                 ticks.append(frame.pts)
                 durations.append(frame.duration or 0)
-    if first is None:
+    whole = np.array([tick not in damaged for tick in ticks], bool)
+    all_ticks, all_durations = np.array(ticks, np.int64)[whole], np.array(durations, np.int64)[whole]
+    if first is None or not len(all_ticks):
         what = "its video stream shows no frame" if not damaged else "frame 0 can't be decoded"
         raise MediaError(f"{uri}: {what}")
-    inside = [tick for tick in damaged if key_tick <= tick < max(ticks)]
+    if walk.told_by == "pts" and (np.diff(all_ticks) < 0).any() and walk.has_dts:
+        # Some containers give each packet its place in the file as the time at which it is shown.
+        walk.told_by, walk.ticks = "dts", walk.dts
+        return decoded_times(uri, walk)
+    last = max(numbers.get(tick, 0) for tick in all_ticks.tolist())
+    inside = [tick for tick in damaged if tick >= key_tick and numbers.get(tick, 0) < last]
     if inside:
-        at_s = float(min(inside) * walk.time_base - (walk.zero_s if walk.told_by != "count" else 0))
-        raise MediaError(f"{uri}: is damaged at {at_s:.2f} s: a frame can't be decoded; export or record it again")
-    if late := [tick for tick in damaged if tick >= max(ticks)]:
+        raise MediaError(
+            f"{uri}: is damaged at {_at_s(walk, min(inside)):.2f} s: a frame can't be decoded; export or record it "
+            "again"
+        )
+    if late := [tick for tick in damaged if tick >= key_tick]:
         walk.warnings.append(f"{uri}: is cut short: its last {len(late)} frames can't be decoded and are left out")
-    return first, _ordered(uri, walk, np.array(ticks, np.int64), np.array(durations, np.int64))
+    return first, _ordered(uri, walk, all_ticks, all_durations)
+
+
+def _at_s(walk: Walk, tick: int) -> float:
+    """Seconds from the file's zero."""
+    return float(tick * walk.time_base - (walk.zero_s if walk.told_by != "count" else 0))
 
 
 def _ordered(uri: str, walk: Walk, ticks: NDArray[np.int64], durations: NDArray[np.int64]) -> Times:
@@ -342,7 +371,9 @@ def placed(uri: str, walk: Walk, times: Times) -> dict[str, Any]:
     Raises MediaError where a time must be wrong.
     """
     pts, end_pts, time_base = _evened(walk, times)
-    lead_s = max(Fraction(0), int(pts[0]) * time_base - walk.zero_s) if walk.told_by != "count" else Fraction(0)
+    # Without sound the file's zero is where its pictures begin, whatever its header says.
+    is_placed = walk.has_sound and walk.told_by != "count"
+    lead_s = max(Fraction(0), int(pts[0]) * time_base - walk.zero_s) if is_placed else Fraction(0)
     finer = (lead_s / time_base).denominator
     if finer > 1 and time_base.denominator * finer > MOST_TICKS:
         finer = max(1, math.ceil(FINE_TICKS / time_base.denominator))
@@ -407,10 +438,27 @@ def first_frame(uri: str, walk: Walk) -> VideoFrame:
     return frame
 
 
-def _check_complete(uri: str, container: InputContainer, stream: VideoStream) -> None:
-    if container.format.name == "avi":
-        # Its index stands at the end; where that is gone, FFmpeg makes one of what there is.
+def _check_complete(uri: str, container: InputContainer) -> None:
+    if container.format.name != MP4:
+        # Others have their index at the end; where that is gone, FFmpeg makes one of what there is.
         return
-    end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+    end = max((entry.pos + entry.size for one in container.streams for entry in one.index_entries), default=0)
+    end = max(end, _end_of_boxes(uri))
     if end > container.size > 0:
         raise MediaError(f"{uri}: is cut short: {container.size} bytes, of {end} at least")
+
+
+def _end_of_boxes(uri: str) -> int:
+    """Where the last of an MP4's boxes says that it ends; 0 where there is nothing to be learnt."""
+    position = 0
+    with storage.open_read(uri) as file:
+        for _ in range(MOST_BOXES):
+            file.seek(position)
+            head = file.read(16)
+            size = int.from_bytes(head[:4], "big")
+            if size == 1 and len(head) == 16:
+                size = int.from_bytes(head[8:], "big")
+            if len(head) < 8 or size < 8:
+                break
+            position += size
+    return position

@@ -11,7 +11,7 @@ from av.audio.frame import AudioFrame
 from av.audio.plane import AudioPlane
 from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.error import InvalidDataError
+from av.error import FFmpegError
 from av.stream import Disposition
 from numpy.typing import NDArray
 
@@ -39,6 +39,7 @@ MOST_UNDECODABLE_S = 0.5
 """A file with more sound than this that can't be decoded is refused."""
 
 SAMPLE_TYPES = {"u8": "u1", "s16": "<i2", "s32": "<i4", "s64": "<i8", "flt": "<f4", "dbl": "<f8"}
+"""NumPy's, by FFmpeg's name; what has 64 bits becomes a float, as PyAV takes no such samples."""
 
 SILENCE_SAMPLES = 65536
 
@@ -80,6 +81,8 @@ class SoundTrack:
         self._is_counted = container.format.name in COUNTED
         self.zero_s = zero_s(container)
         self.undecodable_s = 0.0
+        self.is_steady = True
+        """Its packets' times say where its samples are."""
         self._first_undecodable_s = self._first_gap_s = self._gaps_s = 0.0
 
     def placed(self) -> Iterator[tuple[int, AudioFrame]]:
@@ -91,9 +94,11 @@ class SoundTrack:
             if position is None:
                 position = self._number(frame) or 0
                 self._check_gap(0, position)
+            self._note_place(position, frame)
             off = self._gap(position - shift, frame, following)
             if off < -JOINED_S * self._rate:
                 shift -= off
+                self.is_steady = False
             elif off:
                 self._note_gap(position, off)
                 position += off
@@ -122,7 +127,7 @@ class SoundTrack:
                     continue
                 try:
                     frames: Any = packet.decode()
-                except InvalidDataError:
+                except FFmpegError:
                     # What is no sound, such as a tag in the middle, FFmpeg's own players leave out, too.
                     self._note_undecodable(packet.duration or 0, decoded_s)
                     continue
@@ -158,6 +163,12 @@ class SoundTrack:
         behind = abs(after - expected - frame.samples) if after is not None else abs(number - expected)
         needed = tolerance if after is not None else max(tolerance, LAST_TOLERANCE_S * self._rate)
         return number - expected if min(abs(number - expected), behind) > needed else 0
+
+    def _note_place(self, position: int, frame: AudioFrame) -> None:
+        """Where times are made up, they may tell other places than the samples before them."""
+        number = self._number(frame)
+        if self._is_counted and number is not None and abs(number - position) > MOST_TOLERANCE_S * self._rate:
+            self.is_steady = False
 
     def _check_gap(self, position: int, samples: int) -> None:
         if samples > MOST_GAP_S * self._rate:
@@ -221,8 +232,10 @@ def channels_of(frame: AudioFrame, channels: int) -> NDArray[Any]:
         values = np.stack([_samples(frame, index, dtype, count) for index in range(own)])
     else:
         values = _samples(frame, 0, dtype, count * own).reshape(count, own).T
+    if dtype.kind == "i" and dtype.itemsize == 8:
+        values = values / 2.0**63
     if own != channels:
-        values = np.tile(values.mean(axis=0, keepdims=True, dtype=np.float64).astype(dtype), (channels, 1))
+        values = np.tile(values.mean(axis=0, keepdims=True, dtype=np.float64).astype(values.dtype), (channels, 1))
     return values
 
 

@@ -1,7 +1,7 @@
 """Add the speech to an output file: its own packets where the container takes them, else encoded once, whole."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -32,6 +32,9 @@ COPIED = {
     "matroska": ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac", "vorbis"),
 }
 """Compressed sound that players expect in each container."""
+
+FLAC_LAYOUTS = ("mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")
+"""Those that a FLAC stream means by its number of channels; a file of its own may name others, MP4 has no place for."""
 
 HOLDS_PCM = ("mov", "matroska")
 PLAIN_PCM = "pcm_s16le"
@@ -92,13 +95,14 @@ def add_speech(
             added = _add_encoder(output, speech_codec(info, kind), settings)
             blocks = native_blocks(info.uri, container, stream, stop_s - speech.start_s)
             packets = _encoded(blocks, info, added, speech.start_s, max(stop_s, Fraction(video_s)))
-        _tag(added, speech.language or info.language, kind)
+        _tag(added, (speech.language, info.language), kind)
         yield packets
 
 
 def _is_copied(info: AudioInfo, stream: AudioStream, kind: str) -> bool:
     """Whether a container takes the speech's own packets: a header is written, and thrown away."""
-    if not info.is_whole or stream.codec_context.codec.canonical_name not in COPIED[kind]:
+    codec = stream.codec_context.codec.canonical_name
+    if not info.is_whole or codec not in COPIED[kind] or (codec == "flac" and info.layout not in FLAC_LAYOUTS):
         return False
     try:
         with av.open(io.BytesIO(), "w", format=kind) as trial:
@@ -152,18 +156,18 @@ def _fits(codec: SpeechCodec, container: str) -> bool:
     return True
 
 
-def _tag(stream: AudioStream, language: str, kind: str) -> None:
-    """Name the language as the container wants it; what is no language tag is left out."""
+def _tag(stream: AudioStream, languages: Sequence[str], kind: str) -> None:
+    """Name the first of some languages that is a tag, as the container wants it."""
     # Loads a table that only muxing needs.
     import langcodes
 
-    if not language:
-        return
-    try:
-        tag = langcodes.get(language)
-        is_terminological = kind == "mp4" or (kind == "mov" and tag.language in QUICKTIME_TERMINOLOGICAL)
-        stream.metadata["language"] = tag.to_alpha3(variant="T" if is_terminological else "B")
-    except (ValueError, LookupError):
+    for language in filter(None, languages):
+        try:
+            tag = langcodes.get(language)
+            is_terminological = kind == "mp4" or (kind == "mov" and tag.language in QUICKTIME_TERMINOLOGICAL)
+            stream.metadata["language"] = tag.to_alpha3(variant="T" if is_terminological else "B")
+        except (ValueError, LookupError):
+            continue
         return
 
 

@@ -26,6 +26,10 @@ RAW_MOTION_JPEG = (".mjpeg", ".mjpg")
 
 HEIF_BRANDS = (b"avif", b"avis", b"mif1", b"msf1", b"miaf", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 
+PNG_BITS_BYTE = 24
+TIFF_BITS = 258
+"""The tag BitsPerSample."""
+
 NO_ALPHA = "{}: its transparency is lost: what is delivered has none"
 
 TICK = Fraction(1, 25)
@@ -50,8 +54,8 @@ def probe_still(uri: str) -> VideoInfo | None:
     warnings = []
     if opened.has_transparency_data:
         warnings.append(NO_ALPHA.format(uri))
-    if opened.mode.startswith("I;16"):
-        warnings.append(f"{uri}: has 16 bits a sample; it is delivered with 8")
+    if (bits := _bits(opened, signature(uri))) > 8:
+        warnings.append(f"{uri}: has {bits} bits a sample; it is delivered with 8")
     return VideoInfo(
         uri=uri,
         width=width,
@@ -100,6 +104,16 @@ def _open(uri: str) -> "Image.Image | None":
         raise MediaError(f"{uri}: the picture is too large: {error}") from error
     except Exception as error:
         raise MediaError(f"{uri}: the picture is damaged: {error}") from error
+
+
+def _bits(opened: "Image.Image", head: bytes) -> int:
+    """Bits of a sample as they are stored; Pillow itself makes 8 of most."""
+    if opened.format == "PNG":
+        return head[PNG_BITS_BYTE]
+    if opened.format == "TIFF":
+        stored: Any = getattr(opened, "tag_v2", {}).get(TIFF_BITS, 8)
+        return int(stored[0] if isinstance(stored, tuple) else stored)
+    return int(opened.info.get("bit_depth", 16 if opened.mode.startswith("I;16") else 8))
 
 
 def _decoded(uri: str, opened: "Image.Image") -> "Image.Image":

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 from av.container import InputContainer
-from av.error import InvalidDataError
+from av.error import FFmpegError
 from av.packet import Packet
 from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
@@ -184,7 +184,7 @@ class _FrameReader:
         for packet in packets:
             try:
                 frames = decode(packet)
-            except InvalidDataError:
+            except FFmpegError:
                 # On the way to the entry, frames may lean on others from before the first that was decoded; and what
                 # isn't shown needn't be whole.
                 is_before = entry is not None and packet.dts is not None and packet.dts < entry.dts
@@ -276,7 +276,9 @@ def _facts_of_frame(uri: str, frame: VideoFrame, walk: Walk, of_container: Color
     elif any(component.bits > 8 for component in components):
         bits = max(component.bits for component in components)
         walk.warnings.append(f"{uri}: has {bits} bits a sample; it is delivered with 8")
-    if any(component.is_alpha for component in components) and NO_ALPHA.format(uri) not in walk.warnings:
+    # GIF's decoder always gives transparency, whether there is any or none.
+    is_clear = any(component.is_alpha for component in components) and walk.codec != "gif"
+    if is_clear and NO_ALPHA.format(uri) not in walk.warnings:
         walk.warnings.append(NO_ALPHA.format(uri))
     return {"width": frame.width, "height": frame.height, "rotation": _rotation(uri, frame), "color": color}
 

@@ -249,24 +249,94 @@ def test_silence_is_said(tmp_path: Path) -> None:
     assert "silent all through" in info.warnings[0]
 
 
-def test_channels_that_cancel_are_not_summed(tmp_path: Path, make_tone: Any) -> None:
-    tone = make_tone.sine(1.0, 16_000)
-    for right in (-1.0, -0.8):
-        uri = write_sound(tmp_path / "out_of_phase.wav", np.stack([tone, right * tone]), 16_000, "stereo", "pcm_s16le")
+def test_channels_that_cancel_are_not_summed(tmp_path: Path) -> None:
+    speech = noise(2.0, 16_000)
+    hum = 0.1 * np.sin(2 * np.pi * 50 * np.arange(32_000) / 16_000).astype(np.float32)
+    half = np.where(np.arange(32_000) < 16_000, speech, -speech)
+    for name, left, right in (
+        ("reversed", speech, -speech),
+        ("nearly", speech, -0.8 * speech),
+        ("for a while", speech, half),
+        ("over hum", speech + hum, hum - speech),
+    ):
+        uri = write_sound(tmp_path / "out_of_phase.wav", np.stack([left, right]), 16_000, "stereo", "pcm_s16le")
         info = probe_audio(uri)
-        assert info.listened_to == 0
+        assert info.listened_to == 0, name
         assert "channels cancel each other; the lips follow channel 1 alone" in info.warnings[0]
-        assert error_of(read_speech(info, 0.0, 1.0), tone) < 0.001
+        assert error_of(read_speech(info, 0.0, 2.0), left) < 0.001, name
         assert np.array_equal(read_speech(info, 0.3, 0.6), read_speech(info, 0.0, 1.0)[4800:9600])
-    noise = np.random.default_rng(0).normal(size=16_000).astype(np.float32) * 0.1
-    for other in (tone, 0 * tone, noise, -0.3 * tone):
-        uri = write_sound(tmp_path / "plain.wav", np.stack([tone, other]), 16_000, "stereo", "pcm_s16le")
+    other = np.random.default_rng(0).normal(size=32_000).astype(np.float32) * 0.1
+    for right in (speech, 0 * speech, other, -0.3 * speech, 0.9 * speech + other):
+        uri = write_sound(tmp_path / "plain.wav", np.stack([speech, right]), 16_000, "stereo", "pcm_s16le")
         assert probe_audio(uri).listened_to == -1
         assert not probe_audio(uri).warnings
 
 
+def test_a_film_speaks_in_its_centre_whatever_its_music_does(tmp_path: Path) -> None:
+    speech, music = noise(1.0, 16_000), 3 * np.random.default_rng(0).normal(size=16_000).astype(np.float32) * 0.1
+    film = np.stack([music, -music, speech, 0 * music, 0 * music, 0 * music])
+    info = probe_audio(write_sound(tmp_path / "film.wav", film, 16_000, "5.1", "pcm_s16le"))
+    assert info.listened_to == 2
+    assert error_of(read_speech(info, 0.0, 1.0), speech) < 0.001
+
+
+def test_absurd_levels_are_refused(tmp_path: Path) -> None:
+    samples = np.zeros((1, 16_000), np.float32)
+    samples[0, 8_000] = 1e30
+    with pytest.raises(
+        MediaError, match=r"holds samples of 1e\+30 at 0\.50 s, where 1 is full scale; allowed: up to 1000"
+    ):
+        probe_audio(write_sound(tmp_path / "loud.wav", samples, 16_000, "mono", "pcm_f32le"))
+
+
+@pytest.mark.parametrize(("codec", "kind"), [("pcm_s64le", "s32"), ("pcm_f64le", "dbl"), ("pcm_s32be", "s32")])
+def test_wide_samples(tmp_path: Path, make_video: Any, codec: str, kind: str) -> None:
+    values = noise(1.0, 16_000)[None]
+    samples = values.astype(np.float64) if kind == "dbl" else np.round(values * 2.0**31).astype(np.int32)
+    source = write_sound(tmp_path / "s.nut", samples, 16_000, "mono", codec, kind)
+    for suffix in (".mp4", ".mov", ".mkv"):
+        output = muxed(make_video, source, tmp_path / f"out{suffix}", 1.0)
+        assert abs(shift_of(read_speech(output, 0.0, 1.0), values[0], 0.1, 0.9)) <= 0.001
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("joined.ts", "aac"), ("joined.flac", "flac"), ("joined.mp3", "libmp3lame")]
+)
+def test_joined_speech_is_delivered_where_the_lips_are(make_video: Any, tmp_path: Path, name: str, codec: str) -> None:
+    part = Path(write_sound(tmp_path / f"part_{name}", noise(1.0, 24_000)[None], 24_000, "mono", codec)).read_bytes()
+    joined = tmp_path / name
+    joined.write_bytes((part + b"TAG" + bytes(125)) * 2 + part if name.endswith("mp3") else part * 3)
+    info = probe_audio(str(joined))
+    assert info.duration_s == pytest.approx(3.0, abs=0.25)
+    told = read_speech(info, 0.0, 3.0)
+    for suffix in (".mp4", ".mkv"):
+        heard = read_speech(muxed(make_video, str(joined), tmp_path / f"out{suffix}"), 0.0, 3.0)
+        for start_s in (0.1, 1.2, 2.2):
+            assert abs(shift_of(heard, told, start_s, start_s + 0.6)) <= 0.001
+
+
+def test_a_layout_that_changes_is_mixed(tmp_path: Path) -> None:
+    parts = []
+    for layout, channels in (("5.1", 6), ("stereo", 2)):
+        samples = np.tile(noise(1.0, 48_000), (channels, 1))
+        parts.append(Path(write_sound(tmp_path / f"{layout}.ac3", samples, 48_000, layout, "ac3")).read_bytes())
+    (tmp_path / "joined.ac3").write_bytes(b"".join(parts))
+    info = probe_audio(str(tmp_path / "joined.ac3"))
+    assert info.channels in (2, 6)
+    heard, told = read_speech(info, 0.0, 2.0), noise(1.0, 16_000)
+    assert abs(shift_of(heard[:16_000], told, 0.1, 0.9)) < 0.01
+    assert abs(shift_of(heard[16_000:], told, 0.1, 0.9)) < 0.06
+
+
 def test_sound_that_is_cut_short_is_said(make_tone: Any, tmp_path: Path) -> None:
-    for name, codec in (("cut.wav", "pcm_s16le"), ("cut.flac", "flac"), ("cut.aiff", "pcm_s16be")):
+    for name, codec in (
+        ("cut.wav", "pcm_s16le"),
+        ("cut.w64", "pcm_s16le"),
+        ("cut.flac", "flac"),
+        ("cut.aiff", "pcm_s16be"),
+        ("cut.mp3", "libmp3lame"),
+        ("cut.mka", "flac"),
+    ):
         whole = Path(make_tone(name, 3.0, codec=codec))
         whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
         info = probe_audio(str(whole))

@@ -62,6 +62,55 @@ def test_frames_come_in_order_and_at_an_even_rate_also_without_times(
     assert numbers(make_video, info, wanted) == wanted
 
 
+@pytest.mark.parametrize(
+    ("name", "codec"), [("clip.h264", "libx264"), ("clip.hevc", "libx265"), ("clip.m2v", "mpeg2video")]
+)
+@pytest.mark.parametrize("rate", [Fraction(30_000, 1001), Fraction(50)])
+def test_streams_without_a_container_have_the_rate_that_they_say(
+    make_video: Any, name: str, codec: str, rate: Fraction
+) -> None:
+    options = {"b:v": "4M", "bf": "2", "x265-params": "log-level=none"}
+    info = probe(make_video(name, 30, rate=rate, codec=codec, options=options))
+    assert info.average_rate == rate
+    assert info.times_s == pytest.approx([float(index / rate) for index in range(30)])
+
+
+def test_a_tape_file_that_counts_frames_as_they_are_stored(make_video: Any) -> None:
+    info = probe(make_video("clip.mxf", 20, codec="libx264", options=B_FRAMES))
+    assert info.times_s == pytest.approx(np.arange(20) / 25)
+    assert numbers(make_video, info, [*range(20), 3, 11]) == [*range(20), 3, 11]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.55, 0.77, 0.9])
+@pytest.mark.parametrize(("name", "codec"), [("cut.ts", "mpeg2video"), ("cut.ts", "libx264"), ("cut.flv", "libx264")])
+def test_what_is_accepted_of_a_cut_file_can_be_read(make_video: Any, name: str, codec: str, share: float) -> None:
+    options = {"bf": "2", "g": "10", "b:v": "3M", "x264-params": "b-adapt=0"}
+    path = Path(make_video(name, 75, size=(160, 96), codec=codec, options=options))
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    info = probe(str(path))
+    assert 70 * share - 8 < info.frame_count < 80 * share + 3
+    # Of the last frames, those that are shown first may have come last.
+    assert np.array(numbers(make_video, info)) / 25 == pytest.approx(info.times_s, abs=0.001)
+
+
+def test_a_fragmented_file_that_is_cut_is_refused(make_video: Any, tmp_path: Path) -> None:
+    whole = make_video(frames=75, size=(160, 96), options={"bf": "0", "g": "10"}, sound_s=3.0)
+    path = Path(remux(whole, tmp_path / "fragmented.mp4", movflags="frag_keyframe+empty_moov+default_base_moof"))
+    assert probe(str(path)).frame_count == 75
+    data = path.read_bytes()
+    for share in (0.2, 0.5, 0.7):
+        path.write_bytes(data[: int(len(data) * share)])
+        with pytest.raises(MediaError, match=r"fragmented\.mp4: is cut short"):
+            probe(str(path))
+
+
+@pytest.mark.parametrize("name", ["late.mkv", "late.nut", "late.mp4", "late.ts"])
+def test_a_file_that_begins_at_another_time_is_whole(make_video: Any, name: str) -> None:
+    pts = [75 + index for index in range(50)]
+    info = probe(make_video(name, 50, pts=pts, options=B_FRAMES))
+    assert (info.lead, info.warnings) == (0, ())
+
+
 def test_raw_pictures_and_tapes(make_video: Any) -> None:
     frames = [make_video.draw(index, (96, 64)) for index in range(10)]
     planes = [av.VideoFrame.from_ndarray(one, format="rgb24").reformat(format="yuv420p").to_ndarray() for one in frames]
@@ -248,6 +297,24 @@ def test_the_title_is_known_and_the_language_is_written(make_video: Any, make_to
             with av.open(str(path)) as joined:
                 tag = joined.streams.audio[0].metadata.get("language", "und")
                 assert (joined.metadata["title"], tag) == ("Der Film", expected or "und")
+
+
+def test_a_track_keeps_its_language_where_the_row_names_none(make_video: Any, tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "speech.mka"), "w") as output:
+        stream = output.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        stream.metadata["language"] = "fre"
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 16_000), np.int16), format="s16", layout="mono")
+        samples.sample_rate, samples.pts, samples.time_base = 16_000, 0, Fraction(1, 16_000)
+        output.mux(stream.encode(samples))
+        output.mux(stream.encode(None))
+    info, audio = probe(make_video(frames=5)), probe_audio(str(tmp_path / "speech.mka"))
+    chunk = tmp_path / "chunk.mp4"
+    encode_chunk(chunk, read_frames(info, range(5)), info, info.pts, info.end_pts, OutputSettings())
+    for language, expected in (("", "fra"), ("Franz\u00f6sisch, bitte", "fra"), ("pt-BR", "por"), ("zh-Hant", "zho")):
+        path = tmp_path / "out.mp4"
+        join([chunk], [0], info, info, Speech(audio=audio, language=language), path, OutputSettings(), {})
+        with av.open(str(path)) as joined:
+            assert joined.streams.audio[0].metadata["language"] == expected
 
 
 @pytest.mark.parametrize(

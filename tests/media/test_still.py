@@ -107,6 +107,10 @@ def test_what_a_delivery_cannot_keep_is_said(upright: NDArray[np.uint8], tmp_pat
     assert "its transparency is lost" in probe(str(path)).warnings[0]
     Image.fromarray(upright[..., 0].astype(np.uint16) * 257).save(path)
     assert "has 16 bits a sample" in probe(str(path)).warnings[0]
+    for kind in ("png", "tiff"):
+        deep = tmp_path / f"deep.{kind}"
+        cv2.imwrite(str(deep), upright[..., ::-1].astype(np.uint16) * 257)
+        assert "has 16 bits a sample; it is delivered with 8" in probe(str(deep)).warnings[0]
     Image.fromarray(upright).save(path)
     assert probe(str(path)).warnings == ()
 
