@@ -110,6 +110,7 @@ def test_a_bad_row_fails_alone_and_names_its_column(tmp_path: Path, change: dict
             r"m\.csv: not a valid \.csv file: the header is one field with 2 ';' \('video_uri;audio_uri;output_uri'\): "
             "the delimiter must be a comma",
         ),
+        ("m.csv", '"video_uri";"audio_uri";"output_uri"\n"a";"b";"c"', "with 2 ';' .* the delimiter must be a comma"),
         ("m.csv", "video_uri\taudio_uri\toutput_uri\na\tb\tc", "one field with 2 tabs .* must be a comma"),
         ("m.csv", "video_uri,video_uri ,audio_uri,output_uri\na,b,c,d", "the header has 'video_uri' more than once"),
         (
