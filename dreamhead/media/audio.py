@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from av.audio.frame import AudioFrame
@@ -97,6 +98,7 @@ def probe_audio(uri: str) -> AudioInfo:
         track = SoundTrack(uri, container, stream)
         for position, frame in track.placed():
             heard.add(position, frame)
+        heard.flush()
         end_s = Fraction(heard.end, rate)
         if container.format.name == MP4 and stream.start_time is not None and stream.duration:
             # An edit list may end within the last packet.
@@ -165,11 +167,26 @@ class _Heard:
     """Of each half second: (channels,) energies, and that of the channels' mean."""
     _last: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     _filled: int = 0
+    _held: list[NDArray[Any]] = field(default_factory=list)
+    _held_at: int = 0
+    _held_end: int = 0
 
     def add(self, position: int, frame: AudioFrame) -> None:
-        """Take in one frame; raises MediaError where a sample is no number, or too loud to be sound."""
-        values = channels_of(frame, self.channels)
-        self.end = max(self.end, position + frame.samples)
+        """Take in one frame; it, or `flush`, raises MediaError where a sample is no number, or too loud to be sound."""
+        if self._held and (position != self._held_end or self._held_end - self._held_at > WINDOW_S * self.rate / 2):
+            self.flush()
+        if not self._held:
+            self._held_at = position
+        self._held.append(channels_of(frame, self.channels))
+        self._held_end = position + frame.samples
+        self.end = max(self.end, self._held_end)
+
+    def flush(self) -> None:
+        """Look at what was taken in: many short frames at once, as each look costs more than its samples."""
+        if not self._held:
+            return
+        values, position = np.ascontiguousarray(np.concatenate(self._held, axis=1)), self._held_at
+        self._held = []
         floats = as_floats(values).astype(np.float32)
         if values.dtype.kind == "f":
             self._check_floats(position, floats)
@@ -199,7 +216,7 @@ class _Heard:
         joined = np.concatenate([self._last, floats], axis=1)
         self._last = joined[:, -1:]
         sharp = joined[:, 1:] - EMPHASIS * joined[:, :-1]
-        mean = sharp.mean(axis=0)
+        mean = np.full(self.channels, 1 / self.channels, np.float32) @ sharp
         energies, of_mean = np.einsum("cn,cn->c", sharp, sharp).astype(np.float64), float(mean @ mean)
         if not self._windows or self._filled >= WINDOW_S * self.rate:
             self._windows.append((energies, of_mean))

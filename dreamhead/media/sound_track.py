@@ -80,6 +80,12 @@ class SoundTrack:
         self._is_exact = container.format.name in EXACT_TIMES
         self._is_counted = container.format.name in COUNTED
         self.zero_s = zero_s(container)
+        # A frame's number is pts * samples / ticks - zero / ticks.
+        samples_per_tick, zero = self._time_base * self._rate, self.zero_s * self._rate
+        self._ticks = samples_per_tick.denominator * zero.denominator
+        self._samples = samples_per_tick.numerator * zero.denominator
+        self._zero = zero.numerator * samples_per_tick.denominator
+        self._rounding = round(1.5 * float(samples_per_tick))
         self.undecodable_s = 0.0
         self.is_steady = True
         """Its packets' times say where its samples are."""
@@ -144,20 +150,21 @@ class SoundTrack:
             raise MediaError(f"{self._uri}: its sound can't be decoded")
 
     def _number(self, frame: AudioFrame | None) -> int | None:
-        """Of a frame's first sample, by the frame's time."""
+        """Of a frame's first sample, by the frame's time, to the nearest; whole numbers are much faster here."""
         if frame is None or frame.pts is None:
             return None
-        return round((frame.pts * Fraction(frame.time_base or self._time_base) - self.zero_s) * self._rate)
+        return (2 * (frame.pts * self._samples - self._zero) + self._ticks) // (2 * self._ticks)
 
     def _gap(self, expected: int, frame: AudioFrame, following: AudioFrame | None) -> int:
         """Samples by which a frame comes later than where the one before it ended."""
         number = self._number(frame)
         if number is None or self._is_counted:
             return 0
-        rounding = round(1.5 * float(self._time_base) * self._rate)
         if self._is_exact:
-            return number - expected if abs(number - expected) > max(EXACT_TOLERANCE_S * self._rate, rounding) else 0
-        tolerance = max(min(frame.samples / 2, MOST_TOLERANCE_S * self._rate), rounding)
+            return (
+                number - expected if abs(number - expected) > max(EXACT_TOLERANCE_S * self._rate, self._rounding) else 0
+            )
+        tolerance = max(min(frame.samples / 2, MOST_TOLERANCE_S * self._rate), self._rounding)
         after = self._number(following)
         # Times may be off for a packet, as Vorbis' are by its windows; a gap moves all that follows.
         behind = abs(after - expected - frame.samples) if after is not None else abs(number - expected)
