@@ -225,6 +225,7 @@ def _media_facts(uri: str) -> dict[str, object]:
     with open_media(uri) as container:
         has_picture, has_sound = find_video(container) is not None, len(container.streams.audio) > 0
     facts: dict[str, object] = {}
+    warnings: list[str] = []
     if has_picture:
         video = probe(uri)
         facts = {
@@ -236,9 +237,15 @@ def _media_facts(uri: str) -> dict[str, object]:
             "duration": "still picture" if video.is_still else f"{video.duration_s:.3f} s",
             "colour": "primaries {}, transfer {}, matrix {}, range {}".format(*video.color),
         }
+        if video.lead:
+            facts["first frame"] = f"at {video.times_s[0]:.3f} s from the file's zero"
+        warnings += video.warnings
     if has_sound:
         sound = probe_audio(uri)
         facts["sound"] = f"{sound.codec}, {sound.sample_rate} Hz, {sound.channels} channels, {sound.duration_s:.3f} s"
+        warnings += sound.warnings
+    if warnings:
+        facts["warnings"] = "\n".join(warnings)
     return facts
 
 

@@ -144,6 +144,13 @@ def test_inspect_tells_pictures_and_sound(capsys: pytest.CaptureFixture[str]) ->
     assert "pcm_s16le, 16000 Hz, 1 channels, 1.000 s" in capsys.readouterr().out
 
 
+def test_inspect_says_what_to_know_of_a_file(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_wav(files / "silent.wav", np.zeros(16_000, np.float32), 16_000)
+    assert cli.main(["inspect", "silent.wav"]) == 0
+    assert "warnings" in (said := capsys.readouterr().out)
+    assert "silent all" in said
+
+
 def test_inspect_refuses_what_is_neither(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (files / "notes.txt").write_text(json.dumps({}))
     assert cli.main(["inspect", "notes.txt"]) == 1
