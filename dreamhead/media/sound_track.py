@@ -35,6 +35,9 @@ JOINED_S = 0.1
 
 MOST_GAP_S = 3600.0
 
+RATES = (1_000, 768_000)
+"""Samples a second, fewest and most; a damaged header may say billions."""
+
 MOST_UNDECODABLE_S = 0.5
 """A file with more sound than this that can't be decoded is refused."""
 
@@ -58,6 +61,8 @@ def open_audio(uri: str) -> Iterator[tuple[InputContainer, AudioStream]]:
             raise MediaError(f"{uri}: {'no decoder for its audio stream' if tracks else 'holds no audio stream'}")
         if not stream.codec_context.sample_rate or not stream.codec_context.layout.nb_channels:
             raise MediaError(f"{uri}: its sound can't be decoded: it tells neither sample rate nor channels")
+        if not RATES[0] <= (rate := stream.codec_context.sample_rate) <= RATES[1]:
+            raise MediaError(f"{uri}: its sample rate is {rate:,} Hz; allowed: {RATES[0]:,} to {RATES[1]:,}")
         yield container, stream
 
 

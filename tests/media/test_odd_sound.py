@@ -280,6 +280,16 @@ def test_a_film_speaks_in_its_centre_whatever_its_music_does(tmp_path: Path) -> 
     assert error_of(read_speech(info, 0.0, 1.0), speech) < 0.001
 
 
+@pytest.mark.parametrize("rate", [900, 1_073_757_824])
+def test_absurd_rates_are_refused(make_tone: Any, rate: int) -> None:
+    path = Path(make_tone())
+    data = bytearray(path.read_bytes())
+    data[24:28] = rate.to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(MediaError, match=rf"tone\.wav: its sample rate is {rate:,} Hz; allowed: 1,000 to 768,000"):
+        probe_audio(str(path))
+
+
 def test_absurd_levels_are_refused(tmp_path: Path) -> None:
     samples = np.zeros((1, 16_000), np.float32)
     samples[0, 8_000] = 1e30
