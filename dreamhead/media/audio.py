@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from dreamhead import storage
 from dreamhead.errors import MediaError
-from dreamhead.media.container import MP4, media_errors, open_media, packets_of, signature, zero_s
+from dreamhead.media.container import MP4, find_video, media_errors, open_media, packets_of, signature, zero_s
 from dreamhead.media.sound_track import EXACT_TIMES, SoundTrack, as_floats, channels_of, contiguous, open_audio
 
 PREROLL_S = 0.5
@@ -273,6 +273,10 @@ def _missing(uri: str, container: InputContainer, stream: AudioStream, end_s: Fr
             said_s = max(said_s, end_s + missing_s)
     elif container.duration and (name in FILE_SAYS_ITS_LENGTH or (name == "mp3" and _counts_frames(uri))):
         said_s = Fraction(container.duration, 1_000_000)
+        pictures = find_video(container)
+        if name == "avi" and pictures is not None and pictures.average_rate:
+            # FFmpeg believes what it finds of an AVI without an index; the header counts frames.
+            said_s = max(said_s, pictures.frames / Fraction(pictures.average_rate))
         if said_s - end_s > MISSING_S:
             # It is that of the longest stream.
             end_s = max(end_s, _last_packet_s(uri))
