@@ -158,10 +158,10 @@ def _fits(codec: SpeechCodec, container: str) -> bool:
 
 def _tag(stream: AudioStream, languages: Sequence[str], kind: str) -> None:
     """Name the first of some languages that is a tag, as the container wants it."""
-    # Loads a table that only muxing needs.
-    import langcodes
-
     for language in filter(None, languages):
+        # Its table is there where a language is to be named, and nowhere else.
+        import langcodes
+
         try:
             tag = langcodes.get(language)
             is_terminological = kind == "mp4" or (kind == "mov" and tag.language in QUICKTIME_TERMINOLOGICAL)
