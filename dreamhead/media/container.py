@@ -68,7 +68,6 @@ REFUSED = {
     b"\x7fELF": "a program",
     b"#!": "a script",
     b"{": "JSON or text",
-    b"git-lfs": "a Git LFS pointer instead of the file",
     b"version https://git-lfs": "a Git LFS pointer instead of the file",
 }
 """What files that are no media begin with, and what they are."""

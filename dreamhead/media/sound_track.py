@@ -165,16 +165,15 @@ class SoundTrack:
         number = self._number(frame)
         if number is None or self._is_counted:
             return 0
+        off = number - expected
         if self._is_exact:
-            return (
-                number - expected if abs(number - expected) > max(EXACT_TOLERANCE_S * self._rate, self._rounding) else 0
-            )
+            return off if abs(off) > max(EXACT_TOLERANCE_S * self._rate, self._rounding) else 0
         tolerance = max(min(frame.samples / 2, MOST_TOLERANCE_S * self._rate), self._rounding)
         after = self._number(following)
         # Times may be off for a packet, as Vorbis' are by its windows; a gap moves all that follows.
-        behind = abs(after - expected - frame.samples) if after is not None else abs(number - expected)
+        behind = abs(after - expected - frame.samples) if after is not None else abs(off)
         needed = tolerance if after is not None else max(tolerance, LAST_TOLERANCE_S * self._rate)
-        return number - expected if min(abs(number - expected), behind) > needed else 0
+        return off if min(abs(off), behind) > needed else 0
 
     def _note_place(self, position: int, frame: AudioFrame) -> None:
         """Where times are made up, they may tell other places than the samples before them."""

@@ -43,7 +43,7 @@ PLAIN_PCM = "pcm_s16le"
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 AAC_FALLBACK_RATE = 48000
 
-PACKED = {"u1": "u8", "i2": "s16", "i4": "s32", "i8": "s64", "f4": "flt", "f8": "dbl"}
+PACKED = {"u1": "u8", "i2": "s16", "i4": "s32", "f4": "flt", "f8": "dbl"}
 """FFmpeg's sample types with all channels in one plane, by numpy's."""
 
 QUICKTIME_TERMINOLOGICAL = ("fr", "ro", "cs", "sk")
@@ -242,7 +242,7 @@ def _padded(blocks: Iterator[NDArray[Any]], info: AudioInfo, first: int, stop: i
             yield from silence(info.channels, first, block.dtype)
             count = first
         dtype = block.dtype
-        yield block[:, : stop - count]
+        yield block[:, : max(0, stop - count)]
         count += block.shape[1]
     yield from silence(info.channels, stop - count, dtype)
 
