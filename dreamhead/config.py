@@ -37,6 +37,8 @@ class AnalysisSettings(Section):
     """Standard deviation of the Gaussian that smooths the crop's transform over time."""
     reference_frames: int = Field(default=40, ge=1)
     """Most frames of a shot kept as references, spread over the shapes that the mouth takes."""
+    reference_mb: int = Field(default=256, ge=1)
+    """Most memory for the references' own pixels, in MiB; of faces so large that they need more, fewer are kept."""
 
 
 class LandmarkSettings(Section):

@@ -12,9 +12,10 @@ from dreamhead.checkpoint import Checkpoint
 from dreamhead.config import RenderSettings
 from dreamhead.evaluation.source import JudgedSource
 from dreamhead.faces import geometry, topology
-from dreamhead.faces.crop import extract, match_colour, paste, pose_mask
+from dreamhead.faces.compositing import Layer, composite
+from dreamhead.faces.crop import extract, match_colour, pose_mask
 from dreamhead.faces.pixel_aspect import from_stored
-from dreamhead.faces.reference import choose_references
+from dreamhead.faces.reference import choose_references, patch
 from dreamhead.models.latent_denoiser import LatentDenoiser
 from dreamhead.pipelines.landmarks_to_frames import LandmarksToFrames
 from dreamhead.records import ShotAnalysis
@@ -72,8 +73,12 @@ class TrueLandmarks:
         transform, stored = shot.crops[number], from_stored(shot.crops[number], shot.pixel_aspect)
         pose = geometry.fit_pose(shot.landmarks[number][None])
         mask = pose_mask(shot.neutral, pose, transform, self._size, self._settings.feather)
-        crop = match_colour(shot.reference_crops[reference], extract(frame, stored, self._size), mask)
-        return paste(frame, crop, mask * np.float32(share), stored)
+        there = shot.reference_crops[reference]
+        change = match_colour(there, extract(frame, stored, self._size), mask) - there
+        columns, rows = np.meshgrid(*2 * [np.arange(self._size, dtype=np.float32)])
+        still = np.stack([columns, rows], axis=-1)
+        layer = Layer(*patch(shot, reference), (0, 0), still, np.ones_like(mask))
+        return composite(frame, [layer], change, mask * np.float32(share), stored)
 
 
 def own_targets(shot: ShotAnalysis) -> NDArray[np.float32]:

@@ -61,14 +61,18 @@ class FaceStore:
         return FaceStore(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
+Measured = dict[str, NDArray[np.generic]]
+"""The arrays of `FaceStore` for one frame."""
+
+
 def measure_frame(
     picture: NDArray[np.uint8],
     landmarks: NDArray[np.float32],
     resting: NDArray[np.float32],
     mask: NDArray[np.float32],
     window: int,
-) -> dict[str, NDArray[np.generic]]:
-    """The arrays of `FaceStore` for one frame.
+) -> Measured:
+    """What is known of one frame.
 
     Args:
         picture: (S, S, 3) crop.
@@ -78,22 +82,46 @@ def measure_frame(
         window: W.
     """
     size = len(picture)
-    x, y = corner = window_corner(resting, size, window)
-    cut = np.s_[y : y + window, x : x + window]
-    points = vertices(landmarks)
+    source = measure_source(picture, landmarks, resting, window)
+    cut = _cut(source, window)
+    index = triangle_index(vertices(landmarks), size)
     ring = ((mask > 0) & (mask < EDGE)).astype(np.float32) * 255
     small = (size // COARSE, size // COARSE)
-    return {
-        "pictures": picture,
-        "corners": np.array(corner, np.int64),
-        "vertices": points[:, :2],
-        "index": triangle_index(points - np.array([x, y, 0], np.float32), window),
-        "coarse_index": triangle_index(_coarse(points), size // COARSE),
+    middle = slice(COARSE // 2, None, COARSE)
+    return source | {
+        "index": index[cut],
+        "coarse_index": index[middle, middle],
         "ring": cv2.resize(ring, small, interpolation=cv2.INTER_AREA).astype(np.uint8),
-        "drawn": draw(landmarks, size)[cut],
         "mask": np.round(mask[cut] * 255).astype(np.uint8),
         "mouth": np.round(mouth_region(landmarks, size)[cut] * 255).astype(np.uint8),
     }
+
+
+def measure_source(
+    picture: NDArray[np.uint8], landmarks: NDArray[np.float32], resting: NDArray[np.float32], window: int
+) -> Measured:
+    """As `measure_frame`, of a frame that is only moved, never a target: the target's arrays are zero."""
+    size = len(picture)
+    corner = window_corner(resting, size, window)
+    found: Measured = {
+        "pictures": picture,
+        "corners": np.array(corner, np.int64),
+        "vertices": vertices(landmarks)[:, :2],
+    }
+    side = size // COARSE
+    nothing = {name: np.zeros((window, window), np.uint8) for name in ("mask", "mouth")}
+    return found | {
+        "index": np.zeros((window, window), np.int16),
+        "coarse_index": np.zeros((side, side), np.int16),
+        "ring": np.zeros((side, side), np.uint8),
+        "drawn": draw(landmarks, size)[_cut(found, window)],
+        **nothing,
+    }
+
+
+def _cut(measured: Measured, window: int) -> tuple[slice, slice]:
+    x, y = measured["corners"].tolist()
+    return slice(y, y + window), slice(x, x + window)
 
 
 class Drawn(NamedTuple):
@@ -131,26 +159,54 @@ class Examples(NamedTuple):
     """(B, 1, W, W) in 0..1."""
     drawn: Tensor
     """(B, 3, W, W) in -1..1, the target's landmark image."""
+    sources: Tensor
+    """(B, K, W, W, 2) where each pixel of the references comes from, pixels of their crops."""
+    matching: Tensor
+    """(B, K, 3, W, W) slow changes of colour that are part of `moved.pictures`."""
+
+
+Features = Callable[[FaceStore, Drawn], tuple[Tensor, Tensor]]
+"""(B K, C0, h, h) and (B K, C1, h / 2, h / 2) of the references drawn, before they are moved."""
 
 
 def make_examples(
-    encode: Encode, store: FaceStore, triangles: Tensor, drawn: Drawn, generator: torch.Generator | None = None
+    features: Features, store: FaceStore, triangles: Tensor, drawn: Drawn, generator: torch.Generator | None = None
 ) -> Examples:
-    """Move the references of each example to its frame's landmarks and encode them.
+    """Move the references of each example to its frame's landmarks, and their features along.
 
     Args:
-        encode: gives the features of references; gradients flow into it.
+        features: of the references; gradients flow into it. See `encoded` and `looked_up`.
         triangles: (F, 3) long, of the mesh.
         generator: of the landmarks' noise, on the store's device.
     """
     with torch.no_grad():
         places = _places(store, triangles, drawn, generator)
-        pictures = _moved_pictures(store, triangles, drawn, places)
-        windows, images = _windows(store, drawn)
-    fine, coarse = _moved_features(encode(windows, images), places)
+        pictures, matching = _moved_pictures(store, triangles, drawn, places)
+    fine, coarse = _moved_features(features(store, drawn), places)
     moved = Moved(pictures, fine, coarse, places.stretch[:, :, None], drawn.distance, drawn.own, drawn.present)
     with torch.no_grad():
-        return _examples(store, drawn, moved)
+        return _examples(store, drawn, moved, places.crop, matching)
+
+
+def encoded(encode: Encode) -> Features:
+    """Features of the references, found anew for each example, as they are mirrored and coloured there."""
+
+    def found(store: FaceStore, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            windows, images = _windows(store, drawn)
+        return encode(windows, images)
+
+    return found
+
+
+def looked_up(fine: Tensor, coarse: Tensor) -> Features:
+    """Features of the store's first frames that are known already: (N, C0, h, h) and (N, C1, h / 2, h / 2)."""
+
+    def found(store: FaceStore, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        numbers = drawn.references.flatten()
+        return fine[numbers], coarse[numbers]
+
+    return found
 
 
 class _Places(NamedTuple):
@@ -170,6 +226,8 @@ def _places(store: FaceStore, triangles: Tensor, drawn: Drawn, generator: torch.
     target, corners = store.vertices[drawn.frames], store.vertices[drawn.references].clone()
     error = torch.randn(batch, count, POINTS, 2, device=corners.device, generator=generator)
     corners[:, :, :POINTS] += error * drawn.noise[:, :, None, None]
+    # The target's rim stays where it is: what moves fades to nothing towards it.
+    corners[:, :, POINTS:] = target[:, None, POINTS:]
     index = store.index[drawn.frames].flatten(1).long()
     points = pixel_grid(side, side, corners.device).flatten(0, 1) + store.corners[drawn.frames][:, None]
     found = sources(corners, *barycentric(target, triangles, index, points), points)
@@ -189,15 +247,15 @@ def _mirrored_map(places: Tensor, size: int, flip: Tensor) -> Tensor:
     return torch.where(flip[..., None], turned, places)
 
 
-def _moved_pictures(store: FaceStore, triangles: Tensor, drawn: Drawn, places: _Places) -> Tensor:
-    """(B, K, 3, W, W) moved, matched to the frame's colours, and changed."""
+def _moved_pictures(store: FaceStore, triangles: Tensor, drawn: Drawn, places: _Places) -> tuple[Tensor, Tensor]:
+    """(B, K, 3, W, W) moved, matched to the frame's colours, and changed; and what matching alone added."""
     count = drawn.references.shape[1]
     flip = drawn.mirrored[:, None].expand(-1, count).flatten()
     crops = _mirror(_pixels(store.pictures[drawn.references.flatten()]), flip)
     moved = sample(crops, places.crop.flatten(0, 1))
     change = _colour_change(store, triangles, drawn, places, crops)
     moved = _split(moved + change, count)
-    return _coloured(moved, drawn.colour[:, None])
+    return _coloured(moved, drawn.colour[:, None]), _split(change, count)
 
 
 def _colour_change(store: FaceStore, triangles: Tensor, drawn: Drawn, places: _Places, crops: Tensor) -> Tensor:
@@ -258,14 +316,14 @@ def _moved_features(levels: tuple[Tensor, Tensor], places: _Places) -> list[Tens
     return moved
 
 
-def _examples(store: FaceStore, drawn: Drawn, moved: Moved) -> Examples:
+def _examples(store: FaceStore, drawn: Drawn, moved: Moved, sources: Tensor, matching: Tensor) -> Examples:
     frames, flip = drawn.frames, drawn.mirrored
     target = _coloured(_mirror(_window(store, frames), flip), drawn.colour)
     mask = _mirror(store.mask[frames][:, None].float() / 255, flip)
     mouth = _mirror(store.mouth[frames][:, None].float() / 255, flip)
     image = _mirror(_pixels(store.drawn[frames]), flip)
     guides = torch.cat([image, target * (mask <= 0), mask * 2 - 1, mouth * 2 - 1], dim=1)
-    return Examples(moved, guides, target, mask, mouth, image)
+    return Examples(moved, guides, target, mask, mouth, image, sources, matching)
 
 
 def _split(pictures: Tensor, count: int) -> Tensor:
@@ -288,9 +346,3 @@ def _coloured(pictures: Tensor, matrix: Tensor) -> Tensor:
     # bfloat16 holds fewer than a picture's 256 levels.
     with torch.autocast(pictures.device.type, enabled=False):
         return torch.einsum("...ij,...jhw->...ihw", whole, (pictures + 1) / 2) * 2 - 1
-
-
-def _coarse(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    small: NDArray[np.float32] = points.copy()
-    small[:, :2] = (points[:, :2] + 0.5) / COARSE - 0.5
-    return small

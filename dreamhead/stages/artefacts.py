@@ -24,6 +24,9 @@ SHOT_ARRAYS = (
     "reference_frames",
     "reference_crops",
     "reference_landmarks",
+    "reference_crop_transforms",
+    "reference_boxes",
+    "reference_pixels",
     "overlay_spans",
     "overlay_pixels",
 )

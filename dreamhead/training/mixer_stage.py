@@ -17,11 +17,11 @@ from torch import Tensor
 
 from dreamhead.evaluation.metrics import weighted_psnr
 from dreamhead.faces import topology
-from dreamhead.faces.warp import mesh
+from dreamhead.faces.mesh_index import mesh
 from dreamhead.models.perceptual import PerceptualDistance
 from dreamhead.models.reference_mixer import Mixture, ReferenceMixer
 from dreamhead.pipelines.example import Reference, make_example
-from dreamhead.pipelines.moving import Drawn, Examples, FaceStore, make_examples
+from dreamhead.pipelines.moving import Drawn, Examples, FaceStore, encoded, make_examples
 from dreamhead.training.adversary import Adversary
 from dreamhead.training.autoencoder_stage import to_pictures
 from dreamhead.training.dataset import Clip, ClipInfo
@@ -125,7 +125,7 @@ class MixerTask:
             raise RuntimeError("prepare comes before loss")
         on_device = torch.Generator(self.device).manual_seed(int(torch.randint(2**31, (), generator=generator)))
         encode, mix = self._calls()
-        made = make_examples(encode, self._store, self.triangles, _drawn(batch), on_device)
+        made = make_examples(encoded(encode), self._store, self.triangles, _drawn(batch), on_device)
         mixture: Mixture = mix(made.moved, made.guides)
         shown = made.target + made.mask * (mixture.picture - made.target)
         parts = self._parts(made, mixture, shown)
@@ -207,7 +207,10 @@ class _Judged:
             for own in (False, True):
                 part = Drawn(*(each[start : start + JUDGED_BATCH] for each in self._drawn))
                 made = make_examples(
-                    model.encode, self._store, self._task.triangles, part._replace(present=_with_own(part, own))
+                    encoded(model.encode),
+                    self._store,
+                    self._task.triangles,
+                    part._replace(present=_with_own(part, own)),
                 )
                 painted = made.target + made.mask * (model(made.moved, made.guides).picture - made.target)
                 name = "own_" if own else ""

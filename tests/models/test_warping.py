@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dreamhead.faces.mesh_index import VERTICES, triangle_index, vertices
-from dreamhead.faces.warp import displacement, mesh, warp
+from dreamhead.faces.mesh_index import VERTICES, mesh, triangle_index, vertices
+from dreamhead.faces.warp import displacement, warp
 from dreamhead.models.warping import barycentric, blurred, pixel_grid, sample, sources, stretch
 from tests.toy_faces import canonical_face, posed, texture, turn
 

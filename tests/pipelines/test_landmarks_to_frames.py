@@ -154,9 +154,7 @@ def test_nothing_to_dub_needs_no_face(shot: tuple[list[Picture], ShotAnalysis]) 
         neutral=np.full((478, 3), np.nan, np.float32),
         articulation=math.nan,
         crops=np.full_like(analysis.crops, np.nan),
-        reference_frames=np.zeros(0, np.int64),
-        reference_crops=np.zeros((0, SIZE, SIZE, 3), np.uint8),
-        reference_landmarks=np.zeros((0, 478, 3), np.float32),
+        **reference_arrays([], SIZE),
     )
     out = list(pipeline()(frames, range(40, 45), 0 * FULL, lost, TARGETS, 0))
     assert all(picture is frame for picture, frame in zip(out, frames, strict=True))

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from dreamhead.faces.crop import match_colour
-from dreamhead.faces.warp import displacement, mesh, warp
+from dreamhead.faces.mesh_index import mesh
+from dreamhead.faces.warp import displacement, warp
 from dreamhead.models.reference_mixer import ReferenceMixer
 from dreamhead.pipelines.moving import Drawn, Examples, FaceStore, make_examples
 from dreamhead.training.dataset import Clip, list_clips, read_clip

@@ -45,9 +45,7 @@ def shot(start: int, routes: list[Route]) -> ShotAnalysis:
         neutral=np.full((478, 3), 1.0 if D in routes else np.nan, np.float32),
         articulation=0.3,
         crops=np.zeros((count, 2, 3), np.float32),
-        reference_frames=np.zeros(0, np.int64),
-        reference_crops=np.zeros((0, 64, 64, 3), np.uint8),
-        reference_landmarks=np.zeros((0, 478, 3), np.float32),
+        **reference_arrays([], 64),
     )
 
 
