@@ -55,6 +55,8 @@ class Clips:
 
     train: Sequence[ClipInfo]
     validation: Sequence[ClipInfo] = ()
+    soft: int = 0
+    """Clips to train on that are left out, as their pictures are soft."""
 
 
 def train(
@@ -78,6 +80,8 @@ def train(
     steps = folder.steps() if crew.leads else []
     last = crew.gather(steps[-1] if steps else 0)[0]
     figures = task.begin(map(read_clip, clips.train)) if crew.leads and fit and not last else {}
+    if clips.soft and crew.leads and not last:
+        figures = {**figures, "clips_left_out": float(clips.soft)}
     crew.take_over(task.model)
     task.prepare(clips.train)
     trainer = _Trainer(task, settings, clips, folder, crew, watcher)

@@ -183,6 +183,30 @@ class MixerLoss(Section):
     """Of the critic."""
 
 
+class Sharpness(Section):
+    """How sharp a clip's mouth must be to be learnt from, by `sharpness.clip_detail`; measured in crops of 256 pixels.
+
+    `full: 0` measures nothing and takes all clips alike.
+    """
+
+    least: float = Field(default=0.025, ge=0)
+    """Clips of less detail are left out."""
+    full: float = Field(default=0.045, ge=0)
+    """From here on a clip counts in full; below it less, down to nothing at `least`."""
+
+    def weight(self, detail: float) -> float:
+        """0 to 1: how often a clip is drawn, relative to a sharp one of its length."""
+        if detail < self.least:
+            return 0.0
+        return 1.0 if detail >= self.full else (detail - self.least) / (self.full - self.least)
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.full and self.full < self.least:
+            raise ValueError(f"full {self.full:g} is below least {self.least:g}")
+        return self
+
+
 class LandmarkAugmentation(Section):
     """Random changes of motion and speech; 0 turns one off."""
 
@@ -250,6 +274,8 @@ class ImageStage(Section):
     """How it is trained."""
     augmentation: ImageAugmentation = ImageAugmentation()
     """How its examples are changed."""
+    sharpness: Sharpness = Sharpness()
+    """Which clips it is trained on, and how often each."""
 
 
 class MixerStage(Section):
@@ -261,6 +287,8 @@ class MixerStage(Section):
     """How it is trained."""
     augmentation: MixerAugmentation = MixerAugmentation()
     """How its examples are changed."""
+    sharpness: Sharpness = Sharpness()
+    """Which clips it is trained on, and how often each."""
     loss: MixerLoss = MixerLoss()
     """What mistakes cost."""
     references: int = Field(default=5, ge=1)
