@@ -133,7 +133,7 @@ class ReferenceMixer(ModelMixin, ConfigMixin):  # type: ignore[misc]
         guide = self.guide_fine(self.unshuffle(guides.contiguous(memory_format=torch.channels_last)))
         guide_coarse = self.guide_coarse(guide)
         marks = _marks(moved)
-        small = nn.functional.avg_pool2d(marks.flatten(0, 1), 2).unflatten(0, marks.shape[:2])
+        small = _each(nn.AvgPool2d(2), marks)
         fine = self.compare_fine([moved.fine, moved.pictures, marks], guide)
         coarse = self.compare_coarse([moved.coarse, small], guide_coarse)
         pooled = self.compare_fine.pooled(fine, moved.present), self.compare_coarse.pooled(coarse, moved.present)
@@ -154,13 +154,14 @@ class ReferenceMixer(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def _logits(self, moved: Moved, fine: Tensor, hidden: Tensor, mouth: Tensor) -> tuple[Tensor, Tensor]:
         """(B, K, h, h) how far to believe each reference, coarse band and fine band; (B, 1, h, h) mouth in 0..1."""
         query = self.query(nn.functional.silu(hidden))[:, None]
-        agreement = (query * _each(self.key, fine)).float().unflatten(2, (2, KEY)).sum(dim=3)
+        product = (query * _each(self.key, fine)).float()
+        agreement = torch.stack([part.sum(dim=2) for part in product.chunk(2, dim=2)], dim=2)
         nearest = torch.where(moved.present, moved.distance, torch.inf).amin(dim=1, keepdim=True)
         behind = ((moved.distance - nearest) / DISTANCE_UNIT)[:, :, None, None, None]
         own, inside = moved.own.float()[:, :, None, None, None], mouth[:, None].float()
         lean, prefer_own = (part.float()[:, None, None] for part in (self.lean, self.prefer_own))
-        logits = SHARPNESS * agreement - behind * lean * (AROUND + (1 - AROUND) * inside) + own * prefer_own * (
-            1 - inside
+        logits = (
+            SHARPNESS * agreement - behind * lean * (AROUND + (1 - AROUND) * inside) + own * prefer_own * (1 - inside)
         )
         logits = logits.masked_fill(~moved.present[:, :, None, None, None], -1e4)
         return logits[:, :, 0], FINE_SHARPNESS * logits[:, :, 1]
@@ -241,4 +242,4 @@ def _marks(moved: Moved) -> Tensor:
 def _each(layer: nn.Module, pictures: Tensor) -> Tensor:
     """A layer of pictures on (B, K, C, H, W)."""
     found: Tensor = layer(pictures.flatten(0, 1).contiguous(memory_format=torch.channels_last))
-    return found.unflatten(0, pictures.shape[:2])
+    return found.view(*pictures.shape[:2], *found.shape[1:])

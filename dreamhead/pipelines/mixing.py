@@ -12,7 +12,7 @@ from torch import Tensor
 from dreamhead.faces import geometry
 from dreamhead.faces.mesh_index import mesh
 from dreamhead.faces.reference import mouth_shape
-from dreamhead.models.reference_mixer import Mixture, ReferenceMixer
+from dreamhead.models.reference_mixer import Mixture, ReferenceMixer, enlarged
 from dreamhead.pipelines.example import Reference
 from dreamhead.pipelines.moving import (
     Drawn,
@@ -100,11 +100,11 @@ class ShotMixer:
             rows = [*known, *themselves]
             store = _store([*(its.measured for its in rows), *targets]).to(self._model.device)
             features = looked_up(*(torch.stack([its.features[level] for its in rows]) for level in (0, 1)))
-            made = make_examples(features, store, self._triangles, self._drawn(faces, used, own))
+            made = make_examples(features, store, self._triangles, self._drawn(faces, used, own), pixels=False)
             mixture = self._model(made.moved, made.guides)
         corners = store.corners[len(rows) :].tolist()
         windows = [(slice(y, y + self._window), slice(x, x + self._window)) for x, y in corners]
-        parts = (made.sources, mixture.fine, _change(mixture, made))
+        parts = (made.sources, enlarged(mixture.fine), _change(mixture, made))
         arrays = (part.float().cpu().numpy() for part in parts)
         return [Mouth(*each) for each in zip(windows, *arrays, strict=True)]
 
@@ -150,7 +150,6 @@ class ShotMixer:
             distance=on_device(distance.astype(np.float32)),
             mirrored=on_device(np.zeros(count, bool)),
             colour=torch.eye(3, device=device).expand(count, 3, 3),
-            noise=torch.zeros(count, columns, device=device),
         )
 
 
@@ -168,8 +167,8 @@ class _Known(NamedTuple):
 
 def _change(mixture: Mixture, made: Examples) -> Tensor:
     """(B, W, W, 3) what the painted mouth has beside the moved pictures' own pixels, of 255."""
-    pixels = made.moved.pictures.float() - made.matching
-    change = mixture.picture.clamp(-1, 1) - (mixture.fine[:, :, None] * pixels).sum(dim=1)
+    matching = (mixture.fine[:, :, None] * made.matching).sum(dim=1)
+    change = mixture._replace(slow=mixture.slow + matching).change()
     return (change * 127.5).permute(0, 2, 3, 1)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dreamhead.faces.landmark_image import draw
 from dreamhead.faces.mesh_index import POINTS, triangle_index, vertices
 from dreamhead.faces.mouth_window import window_corner
-from dreamhead.models.reference_mixer import Moved
+from dreamhead.models.reference_mixer import Moved, enlarged
 from dreamhead.models.warping import barycentric, blurred, pixel_grid, sample, sources, stretch
 from dreamhead.pipelines.example import mouth_region
 
@@ -124,13 +124,26 @@ def _cut(measured: Measured, window: int) -> tuple[slice, slice]:
     return slice(y, y + window), slice(x, x + window)
 
 
+class Made(NamedTuple):
+    """Frames that stand in for themselves with another mouth, moved there by the warp; of B examples."""
+
+    pictures: Tensor
+    """(B, S, S, 3) uint8."""
+    vertices: Tensor
+    """(B, V, 2) pixels of the crop."""
+    drawn: Tensor
+    """(B, W, W, 3) uint8 landmark image."""
+    used: Tensor
+    """(B,) bool: the others have a real frame."""
+
+
 class Drawn(NamedTuple):
-    """What is drawn at random for B examples, K references each; all but `seed` on the store's device."""
+    """What is drawn at random for B examples, K references each; on the store's device."""
 
     frames: Tensor
     """(B,) long, of the store."""
     references: Tensor
-    """(B, K) long, nearest mouth first; the last is the frame itself at another moment."""
+    """(B, K) long, nearest mouth first; the last is the frame itself at another moment, or with another mouth."""
     present: Tensor
     """(B, K) bool."""
     own: Tensor
@@ -141,12 +154,14 @@ class Drawn(NamedTuple):
     """(B,) bool."""
     colour: Tensor
     """(B, 3, 3) from red, green, blue in 0..1 to the same."""
-    noise: Tensor
-    """(B, K) standard deviation of errors of landmarks, pixels."""
+    errors: Tensor | None = None
+    """(B, K, 478, 2) errors of the references' landmarks, pixels."""
+    made: Made | None = None
+    """In place of the last references."""
 
 
 class Examples(NamedTuple):
-    """B examples."""
+    """B examples. h = W / 2."""
 
     moved: Moved
     guides: Tensor
@@ -162,7 +177,9 @@ class Examples(NamedTuple):
     sources: Tensor
     """(B, K, W, W, 2) where each pixel of the references comes from, pixels of their crops."""
     matching: Tensor
-    """(B, K, 3, W, W) slow changes of colour that are part of `moved.pictures`."""
+    """(B, K, 3, h, h) slow changes of colour that are part of `moved.pictures`."""
+    pixels: Tensor | None
+    """(B, K, 3, W, W) the references moved at full resolution, with these changes; None where nobody asked."""
 
 
 Features = Callable[[FaceStore, Drawn], tuple[Tensor, Tensor]]
@@ -170,33 +187,53 @@ Features = Callable[[FaceStore, Drawn], tuple[Tensor, Tensor]]
 
 
 def make_examples(
-    features: Features, store: FaceStore, triangles: Tensor, drawn: Drawn, generator: torch.Generator | None = None
+    features: Features, store: FaceStore, triangles: Tensor, drawn: Drawn, pixels: bool = True
 ) -> Examples:
     """Move the references of each example to its frame's landmarks, and their features along.
 
     Args:
         features: of the references; gradients flow into it. See `encoded` and `looked_up`.
         triangles: (F, 3) long, of the mesh.
-        generator: of the landmarks' noise, on the store's device.
+        pixels: move the pictures at full resolution too.
     """
     with torch.no_grad():
-        places = _places(store, triangles, drawn, generator)
-        pictures, matching = _moved_pictures(store, triangles, drawn, places)
+        places = _places(store, triangles, drawn)
+        crops = _crops(store, drawn)
+        matching = _colour_change(store, triangles, drawn, places, crops)
+        halves = _halved(crops, places, matching, drawn)
+        whole = _whole(crops, places, matching, drawn) if pixels else None
     fine, coarse = _moved_features(features(store, drawn), places)
-    moved = Moved(pictures, fine, coarse, places.stretch[:, :, None], drawn.distance, drawn.own, drawn.present)
+    stretched = nn.functional.avg_pool2d(places.stretch, 2)[:, :, None]
+    moved = Moved(halves, fine, coarse, stretched, drawn.distance, drawn.own, drawn.present)
     with torch.no_grad():
-        return _examples(store, drawn, moved, places.crop, matching)
+        return _examples(store, drawn, moved, places.crop, matching, whole)
 
 
-def encoded(encode: Encode) -> Features:
-    """Features of the references, found anew for each example, as they are mirrored and coloured there."""
+def encoded(encode: Encode, paired: bool = False) -> Features:
+    """Features of the references, found anew for each example, as they are mirrored and coloured there.
+
+    Args:
+        encode: `ReferenceMixer.encode`.
+        paired: each second example has the references of the one before it, but for the last.
+    """
 
     def found(store: FaceStore, drawn: Drawn) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             windows, images = _windows(store, drawn)
-        return encode(windows, images)
+        if not paired:
+            return encode(windows.flatten(0, 1), images.flatten(0, 1))
+        levels = encode(*(torch.cat([part[::2].flatten(0, 1), part[1::2, -1]]) for part in (windows, images)))
+        return _paired(levels[0], windows.shape[1]), _paired(levels[1], windows.shape[1])
 
     return found
+
+
+def _paired(features: Tensor, count: int) -> Tensor:
+    """(B K, ...) of (B / 2 K + B / 2, ...): first examples' references, then the last ones of the second examples."""
+    pairs = len(features) // (count + 1)
+    first, last = _split(features[: pairs * count], count), features[pairs * count :, None]
+    second = torch.cat([first[:, :-1], last], dim=1)
+    return torch.stack([first, second], dim=1).flatten(0, 2)
 
 
 def looked_up(fine: Tensor, coarse: Tensor) -> Features:
@@ -220,12 +257,15 @@ class _Places(NamedTuple):
     """(B, K, V, 2) of the references, with noise."""
 
 
-def _places(store: FaceStore, triangles: Tensor, drawn: Drawn, generator: torch.Generator | None) -> _Places:
+def _places(store: FaceStore, triangles: Tensor, drawn: Drawn) -> _Places:
     batch, count = drawn.references.shape
     side = store.index.shape[-1]
     target, corners = store.vertices[drawn.frames], store.vertices[drawn.references].clone()
-    error = torch.randn(batch, count, POINTS, 2, device=corners.device, generator=generator)
-    corners[:, :, :POINTS] += error * drawn.noise[:, :, None, None]
+    if drawn.made is not None:
+        used = drawn.made.used[:, None, None]
+        corners[:, -1] = torch.where(used, drawn.made.vertices, corners[:, -1])
+    if drawn.errors is not None:
+        corners[:, :, :POINTS] += drawn.errors
     # The target's rim stays where it is: what moves fades to nothing towards it.
     corners[:, :, POINTS:] = target[:, None, POINTS:]
     index = store.index[drawn.frames].flatten(1).long()
@@ -247,19 +287,30 @@ def _mirrored_map(places: Tensor, size: int, flip: Tensor) -> Tensor:
     return torch.where(flip[..., None], turned, places)
 
 
-def _moved_pictures(store: FaceStore, triangles: Tensor, drawn: Drawn, places: _Places) -> tuple[Tensor, Tensor]:
-    """(B, K, 3, W, W) moved, matched to the frame's colours, and changed; and what matching alone added."""
+def _crops(store: FaceStore, drawn: Drawn) -> Tensor:
+    """(B K, 3, S, S) the references before they are moved, mirrored where the example is."""
     count = drawn.references.shape[1]
-    flip = drawn.mirrored[:, None].expand(-1, count).flatten()
-    crops = _mirror(_pixels(store.pictures[drawn.references.flatten()]), flip)
-    moved = sample(crops, places.crop.flatten(0, 1))
-    change = _colour_change(store, triangles, drawn, places, crops)
-    moved = _split(moved + change, count)
-    return _coloured(moved, drawn.colour[:, None]), _split(change, count)
+    pictures = store.pictures[drawn.references]
+    if drawn.made is not None:
+        pictures[:, -1] = torch.where(drawn.made.used[:, None, None, None], drawn.made.pictures, pictures[:, -1])
+    return _mirror(_pixels(pictures.flatten(0, 1)), drawn.mirrored[:, None].expand(-1, count).flatten())
+
+
+def _halved(crops: Tensor, places: _Places, matching: Tensor, drawn: Drawn) -> Tensor:
+    """(B, K, 3, h, h) moved at half resolution, matched to the frame's colours, and changed."""
+    halves = nn.functional.avg_pool2d(crops, 2)
+    moved = sample(halves, _shrunk_map(places.crop.flatten(0, 1), 2), "bilinear")
+    return _coloured(_split(moved, drawn.references.shape[1]) + matching, drawn.colour[:, None])
+
+
+def _whole(crops: Tensor, places: _Places, matching: Tensor, drawn: Drawn) -> Tensor:
+    """(B, K, 3, W, W) the same at full resolution."""
+    moved = sample(crops, places.crop.flatten(0, 1)) + enlarged(matching.flatten(0, 1))
+    return _coloured(_split(moved, drawn.references.shape[1]), drawn.colour[:, None])
 
 
 def _colour_change(store: FaceStore, triangles: Tensor, drawn: Drawn, places: _Places, crops: Tensor) -> Tensor:
-    """(B K, 3, W, W) slow changes that make references meet the frame along the mask's edge; see `match_colour`."""
+    """(B, K, 3, h, h) slow changes that make references meet the frame along the mask's edge; see `match_colour`."""
     batch, count = drawn.references.shape
     size = store.pictures.shape[1]
     points = pixel_grid(size, size, crops.device, COARSE)
@@ -279,51 +330,68 @@ def _colour_change(store: FaceStore, triangles: Tensor, drawn: Drawn, places: _P
     known = blurred(known, size * MATCH_SIGMA / COARSE)
     change = known[:, :3] / (known[:, 3:] + UNSURE)
     change = change * ~drawn.own.flatten()[:, None, None, None]
-    return sample(change, _window_grid(store, drawn, count), "bilinear")
+    return _split(sample(change, _window_grid(store, drawn, count), "bilinear"), count)
 
 
 def _window_grid(store: FaceStore, drawn: Drawn, count: int) -> Tensor:
-    """(B K, W, W, 2) the window's pixels in the coarse picture, both mirrored where the example is."""
+    """(B K, h, h, 2) every second of the window's pixels in the coarse picture, mirrored where the example is."""
     side, size = store.index.shape[-1], store.pictures.shape[1]
-    grid = pixel_grid(side, side, store.corners.device) + store.corners[drawn.frames][:, None, None]
+    grid = pixel_grid(side, side, store.corners.device, 2) + store.corners[drawn.frames][:, None, None]
     grid = _mirrored_map(grid[:, None], size, drawn.mirrored[:, None, None, None])
     return ((grid + 0.5) / COARSE - 0.5).expand(-1, count, -1, -1, -1).flatten(0, 1)
 
 
 def _windows(store: FaceStore, drawn: Drawn) -> tuple[Tensor, Tensor]:
-    """(B K, 3, W, W) pictures of the references' windows and their landmark images, in -1..1."""
-    flat = drawn.references.flatten()
+    """(B, K, 3, W, W) pictures of the references' windows and their landmark images, in -1..1."""
     flip = drawn.mirrored[:, None].expand_as(drawn.references).flatten()
-    pictures = _coloured(_split(_mirror(_window(store, flat), flip), drawn.references.shape[1]), drawn.colour[:, None])
-    return pictures.flatten(0, 1), _mirror(_pixels(store.drawn[flat]), flip)
+    count = drawn.references.shape[1]
+    pictures, images = _split(_window(store, drawn.references.flatten()), count), store.drawn[drawn.references]
+    if drawn.made is not None:
+        used = drawn.made.used[:, None, None, None]
+        own = _cut_out(drawn.made.pictures, store.corners[drawn.references[:, -1]], images.shape[2])
+        pictures[:, -1] = torch.where(used, own, pictures[:, -1])
+        images[:, -1] = torch.where(used, drawn.made.drawn, images[:, -1])
+    shown = _coloured(_split(_mirror(pictures.flatten(0, 1), flip), count), drawn.colour[:, None])
+    return shown, _split(_mirror(_pixels(images.flatten(0, 1)), flip), count)
 
 
 def _window(store: FaceStore, frames: Tensor) -> Tensor:
     """(N, 3, W, W) in -1..1."""
-    side = torch.arange(store.index.shape[-1], device=frames.device)
-    x, y = (store.corners[frames][:, axis, None] + side for axis in (0, 1))
-    return _pixels(store.pictures[frames[:, None, None], y[:, :, None], x[:, None, :]])
+    return _cut_out(store.pictures[frames], store.corners[frames], store.index.shape[-1])
+
+
+def _cut_out(pictures: Tensor, corners: Tensor, window: int) -> Tensor:
+    """(N, 3, W, W) in -1..1 of (N, S, S, 3) pictures, each from its own x, y on."""
+    side = torch.arange(window, device=pictures.device)
+    x, y = (corners[:, axis, None] + side for axis in (0, 1))
+    number = torch.arange(len(pictures), device=pictures.device)[:, None, None]
+    return _pixels(pictures[number, y[:, :, None], x[:, None, :]])
 
 
 def _moved_features(levels: tuple[Tensor, Tensor], places: _Places) -> list[Tensor]:
     count = places.window.shape[1]
-    moved = []
-    grid = places.window.flatten(0, 1).permute(0, 3, 1, 2)
-    for level, features in enumerate(levels):
-        factor = 2 ** (level + 1)
-        small = (nn.functional.avg_pool2d(grid, factor).permute(0, 2, 3, 1) + 0.5) / factor - 0.5
-        moved.append(_split(sample(features.float(), small, "bilinear"), count))
-    return moved
+    grid = places.window.flatten(0, 1)
+    maps = (_shrunk_map(grid, 2 ** (level + 1)) for level in range(len(levels)))
+    return [_split(sample(its.float(), way, "bilinear"), count) for its, way in zip(levels, maps, strict=True)]
 
 
-def _examples(store: FaceStore, drawn: Drawn, moved: Moved, sources: Tensor, matching: Tensor) -> Examples:
+def _shrunk_map(places: Tensor, factor: int) -> Tensor:
+    """(N, H / f, W / f, 2) where pixels come from in pictures that are `factor` times smaller, and so are they."""
+    small = nn.functional.avg_pool2d(places.permute(0, 3, 1, 2), factor).permute(0, 2, 3, 1)
+    shrunk: Tensor = (small + 0.5) / factor - 0.5
+    return shrunk
+
+
+def _examples(
+    store: FaceStore, drawn: Drawn, moved: Moved, sources: Tensor, matching: Tensor, pixels: Tensor | None
+) -> Examples:
     frames, flip = drawn.frames, drawn.mirrored
     target = _coloured(_mirror(_window(store, frames), flip), drawn.colour)
     mask = _mirror(store.mask[frames][:, None].float() / 255, flip)
     mouth = _mirror(store.mouth[frames][:, None].float() / 255, flip)
     image = _mirror(_pixels(store.drawn[frames]), flip)
     guides = torch.cat([image, target * (mask <= 0), mask * 2 - 1, mouth * 2 - 1], dim=1)
-    return Examples(moved, guides, target, mask, mouth, image, sources, matching)
+    return Examples(moved, guides, target, mask, mouth, image, sources, matching, pixels)
 
 
 def _split(pictures: Tensor, count: int) -> Tensor:

@@ -135,8 +135,10 @@ class MixerModel(Section):
 
     window: int = Field(default=160, ge=16, multiple_of=16)
     """Side of the mouth's window, pixels of the crop; no larger than the crop."""
-    channels: tuple[int, int, int] = (48, 96, 128)
+    channels: tuple[int, int, int] = (24, 64, 128)
     """At 1/2, 1/4 and 1/8 of the window's resolution; multiples of 32, but for the first two of 8."""
+    kept: int = Field(default=16, ge=8, multiple_of=8)
+    """Channels, at half of the resolution, of what is moved of each reference."""
 
     @model_validator(mode="after")
     def _check_channels(self) -> Self:
@@ -160,19 +162,27 @@ class MixerAugmentation(Section):
     """Share of examples whose references are the most shut mouths of the clip: what they don't show is to be added."""
     own_share: float = Field(default=0.6, ge=0, le=1)
     """Share of examples that see the frame itself too, as when dubbing."""
+    made_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of these in which it is the very frame with its mouth moved to another one's; else a frame nearby."""
 
 
 class MixerLoss(Section):
     """What the reference mixer's mistakes cost."""
 
     pixel: float = Field(default=1.0, ge=0)
-    """Of the mean absolute error, pixels in -1..1, the mouth weighted more."""
+    """Of the mean absolute error at half resolution, pixels in -1..1, the mouth weighted more."""
     mixed: float = Field(default=0.5, ge=0)
     """The same of the references alone, before anything is added."""
     added: float = Field(default=0.05, ge=0)
     """Of the size of what is added."""
+    detail: float = Field(default=1.0, ge=0)
+    """Of the difference of how much fine detail there is, pixels in -1..1."""
+    motion: float = Field(default=0.5, ge=0)
+    """Of the mean absolute error of the change from one frame to the next."""
+    steady: float = Field(default=0.02, ge=0)
+    """Of the change of the fine band's weights from one frame to the next."""
     perceptual: float = Field(default=0.25, ge=0)
-    """Of the distance of VGG16's features."""
+    """Of the distance of VGG16's features, around the mouth."""
     adversary: float = Field(default=0.03, ge=0)
     """Of what the critic sees."""
     matching: float = Field(default=1.0, ge=0)
@@ -293,6 +303,8 @@ class MixerStage(Section):
     """What mistakes cost."""
     references: int = Field(default=5, ge=1)
     """Of each example, besides the frame itself."""
+    every: int = Field(default=3, ge=1)
+    """Of so many pairs of neighbouring frames one is kept in memory; 10,000 frames take 4 GB."""
     compile: bool = False
     """Compile the network for the GPU first, which takes a minute: for long trainings there."""
     perceptual: str = ""

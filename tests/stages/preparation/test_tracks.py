@@ -8,6 +8,7 @@ import pytest
 
 from dreamhead.config import PreparationSettings
 from dreamhead.faces import geometry
+from dreamhead.faces.reference import reference_arrays
 from dreamhead.media.video import probe
 from dreamhead.records import Route, ShotAnalysis
 from dreamhead.stages.preparation.tracks import _cut, analysis_settings, find_candidates
