@@ -14,6 +14,9 @@ from dreamhead.faces.crop import Pixels
 
 LEAST_SHARE = 1 / 256
 """Below this a layer adds less than a step of brightness."""
+TORN = 1.5
+"""Neighbours in the crop whose shifts differ by more pixels lie on two sides of a tear, as the lips do where a mouth is
+shut: what was between them isn't squeezed in."""
 MINIFIED = 1.2
 """A layer whose pixels lie closer than this many to one of the frame's is smoothed first, against aliasing."""
 
@@ -104,38 +107,104 @@ def _add(painted: NDArray[np.float32], layer: Layer, transform: Floats, box: Box
     in_window[:, 2] -= (left, top)
     shift = layer.source[rows, columns] - _places(columns, rows) - corner.astype(np.float32)
     fields = _enlarged(np.dstack([shift, layer.share[rows, columns]]), in_window, _shape(part), cv2.INTER_LINEAR)
-    pixels, x, y = _sampled_from(layer, to_crop, fields)
-    moved = cv2.remap(pixels, x, y, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE)
+    way = _Way.of(layer, to_crop)
+    pixels = way.limited(layer.pixels)
+    moved = _sampled(pixels, *way.places(fields[..., :2]))
+    _mend_tears(moved, pixels, way, shift, in_window)
     rows, columns = slice(part[1] - box[1], part[3] - box[1]), slice(part[0] - box[0], part[2] - box[0])
     painted[rows, columns] += fields[..., 2:] * moved
 
 
-def _sampled_from(
-    layer: Layer, to_crop: Floats, fields: NDArray[np.float32]
-) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
-    """The layer's pixels, and (h, w) x and y in them for each pixel of a part of the frame.
+class _Way(NamedTuple):
+    """From pixels of a part of the frame to those of a layer."""
+
+    start: Floats
+    """(2,) where the part's first pixel comes from, if nothing moves."""
+    step: Floats
+    """(2, 2) how far apart neighbours come from."""
+    back: Floats
+    """(2, 2) from a shift in the layer's crop to one in its pixels."""
+
+    @classmethod
+    def of(cls, layer: Layer, to_crop: Floats) -> "_Way":
+        back = np.asarray(cv2.invertAffineTransform(layer.transform.astype(np.float64)), np.float64)
+        return cls(back[:, :2] @ to_crop[:, 2] + back[:, 2], back[:, :2] @ to_crop[:, :2], back[:, :2])
+
+    def limited(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The layer's pixels without what the frame's are too coarse for."""
+        closer = float(np.sqrt(abs(np.linalg.det(self.step))))
+        if closer <= MINIFIED:
+            return pixels
+        return np.asarray(cv2.GaussianBlur(pixels, (0, 0), 0.5 * np.sqrt(closer**2 - 1)), np.uint8)
+
+    def places(self, shift: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """x and y, (h, w) each, that pixels come from, given (h, w, 2) their shifts in the layer's crop."""
+        height, width = shift.shape[:2]
+        return self.places_at(np.arange(width), np.arange(height)[:, None], shift)
+
+    def places_at(
+        self, columns: NDArray[Any], rows: NDArray[Any], shift: NDArray[np.float32]
+    ) -> list[NDArray[np.float32]]:
+        """The same of some pixels."""
+        step, start, back = (part.astype(np.float32) for part in (self.step, self.start, self.back))
+        across, down = columns.astype(np.float32), rows.astype(np.float32)
+        return [
+            step[axis, 0] * across
+            + (step[axis, 1] * down + start[axis])
+            + back[axis, 0] * shift[..., 0]
+            + back[axis, 1] * shift[..., 1]
+            for axis in (0, 1)
+        ]
+
+
+def _sampled(pixels: NDArray[np.uint8], x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.remap(pixels, x, y, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+
+
+def _mend_tears(
+    moved: NDArray[np.uint8],
+    pixels: NDArray[np.uint8],
+    way: _Way,
+    shift: NDArray[np.float32],
+    in_window: Floats,
+) -> None:
+    """Along a tear, mix the colours of its two sides: mixed places would be those of what lies between them.
 
     Args:
-        to_crop: (2, 3) from the part's pixels to the frame's crop.
-        fields: (h, w, 3) how far away in the layer's crop each one comes from, and its share.
+        moved: (h, w, 3) the layer in the part's pixels; written to.
+        pixels: the layer's.
+        shift: (H, W, 2) of the window's pixels.
+        in_window: (2, 3) from the part's pixels to the window.
     """
-    back = cv2.invertAffineTransform(layer.transform.astype(np.float64))
-    way = back[:, :2] @ to_crop[:, :2]
-    start = back[:, :2] @ to_crop[:, 2] + back[:, 2]
-    height, width = fields.shape[:2]
-    columns, rows = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
-    x, y = (
-        np.float32(way[axis, 0]) * columns
-        + (np.float32(way[axis, 1]) * rows + np.float32(start[axis]))
-        + np.float32(back[axis, 0]) * fields[..., 0]
-        + np.float32(back[axis, 1]) * fields[..., 1]
-        for axis in (0, 1)
+    apart = [np.ptp(_corners(shift[..., axis]), axis=0) for axis in (0, 1)]
+    torn = np.maximum(*apart) > TORN
+    if not torn.any():
+        return
+    # Whole numbers are pixels' centres: between four of them lies a cell.
+    cells = in_window.copy()
+    cells[:, 2] -= 0.5
+    found = cv2.warpAffine(
+        torn.astype(np.uint8), cells, moved.shape[1::-1], flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
     )
-    closer = float(np.sqrt(abs(np.linalg.det(way))))
-    pixels = layer.pixels
-    if closer > MINIFIED:
-        pixels = np.asarray(cv2.GaussianBlur(pixels, (0, 0), 0.5 * np.sqrt(closer**2 - 1)), np.uint8)
-    return pixels, x, y
+    rows, columns = np.nonzero(found)
+    if not len(rows):
+        return
+    x, y = in_window[:, :2] @ np.stack([columns, rows]) + in_window[:, 2:]
+    first_x = np.clip(np.floor(x).astype(int), 0, shift.shape[1] - 2)
+    first_y = np.clip(np.floor(y).astype(int), 0, shift.shape[0] - 2)
+    right, below = np.clip(x - first_x, 0, 1), np.clip(y - first_y, 0, 1)
+    total = np.zeros((len(rows), 3))
+    for down, row_share in ((0, 1 - below), (1, below)):
+        for across, share in ((0, 1 - right), (1, right)):
+            corner = shift[first_y + down, first_x + across][:, None]
+            there = way.places_at(columns[:, None], rows[:, None], corner)
+            total += (row_share * share)[:, None] * _sampled(pixels, *there)[:, 0]
+    moved[rows, columns] = np.rint(total).astype(np.uint8)
+
+
+def _corners(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(4, h - 1, w - 1) the four around each cell of (h, w) values."""
+    return np.stack([values[:-1, :-1], values[:-1, 1:], values[1:, :-1], values[1:, 1:]])
 
 
 def _limited(change: NDArray[np.float32], to_crop: Floats) -> NDArray[np.float32]:

@@ -157,3 +157,20 @@ def test_a_box_of_the_crop_in_the_frame() -> None:
     assert frame_box(np.array([0, 0, 10, 10]), transform, (100, 100)) == (20, 40, 41, 61)
     assert frame_box(np.array([0, 0, 90, 90]), transform, (100, 100)) == (20, 40, 100, 100)
     assert frame_box(np.array([60, 0, 90, 90]), transform, (100, 100)) is None
+
+
+def test_along_a_tear_colours_meet_and_nothing_is_squeezed_in() -> None:
+    # The upper half comes from where it is, the lower one from 20 pixels further down: the dark band is left out.
+    frame = np.full((220, 260, 3), 200, np.uint8)
+    (transform,) = transforms_of(posed(canonical_face(), 100, (120, 80)))
+    source = still()
+    source[32:, :, 1] += 12
+    top, bottom = (round((row - transform[1, 2]) / transform[1, 1]) for row in (32.5, 42.5))
+    frame[top:bottom] = 0
+    frame[bottom:] = 120
+    layer = Layer(frame, transform, (0, 0), source, WHOLE)
+    made = composite(np.zeros_like(frame), [layer], nothing(), WHOLE, transform)
+    seam = made[top - 12 : top + 12, 100:140].astype(int)
+    assert seam.min() >= 118
+    assert seam.max() <= 202
+    assert (np.diff(seam[:, 20, 0]) <= 1).all()

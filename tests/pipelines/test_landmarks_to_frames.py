@@ -191,7 +191,7 @@ def test_batches_do_not_matter(shot: tuple[list[Picture], ShotAnalysis], rendere
     alone, together = (render(shot, renderer=renderer, batch_size=size) for size in (1, 8))
     for first, second in zip(alone, together, strict=True):
         # Kernels differ with the size of a batch by less than half a level.
-        assert np.abs(first.astype(int) - second).max() <= (1 if renderer == "diffusion" else 0)
+        assert np.abs(first.astype(int) - second).max() <= (0 if renderer == "warp" else 1)
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_others(shot: tuple[list[Picture], ShotAnalysis]) -> None:

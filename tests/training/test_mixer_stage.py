@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from dreamhead.faces import topology
 from dreamhead.faces.crop import match_colour
 from dreamhead.faces.mesh_index import mesh
 from dreamhead.faces.warp import displacement, warp
 from dreamhead.models.reference_mixer import ReferenceMixer
-from dreamhead.pipelines.moving import Drawn, Examples, FaceStore, encoded, make_examples
+from dreamhead.pipelines.moving import Drawn, Examples, FaceStore, Made, encoded, make_examples
 from dreamhead.training.dataset import Clip, list_clips, read_clip
 from dreamhead.training.face_store import build_store, join, measure_clip
 from dreamhead.training.image_stage import face_of
@@ -39,7 +40,9 @@ def store(clip: Clip) -> FaceStore:
 
 @pytest.fixture(scope="module")
 def task(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> MixerTask:
-    settings = MixerStage.model_validate({"references": 2, "every": 2, "model": {"window": WINDOW, "channels": [16, 16, 32], "kept": 8}})
+    settings = MixerStage.model_validate(
+        {"references": 2, "every": 2, "model": {"window": WINDOW, "channels": [16, 16, 32], "kept": 8}}
+    )
     torch.manual_seed(0)
     made = MixerTask(
         ReferenceMixer(**settings.model.model_dump()), settings, write_weights(tmp_path_factory.mktemp("vgg"))
@@ -164,26 +167,107 @@ def test_processes_measure_the_same(shards: Path, clip: Clip, store: FaceStore) 
     first = [info.clip_id for info in infos].index("first") * infos[0].frames
     assert torch.equal(built.index[first : first + len(store)], store.index)
     assert torch.equal(built.pictures[first : first + len(store)], store.pictures)
+    some = build_store(infos[:1], WINDOW, torch.device("cpu"), frames=[np.array([4, 5])])
+    assert torch.equal(some.pictures, built.pictures[4:6])
 
 
-def test_references_are_of_the_same_clip_and_not_the_frame(task: MixerTask, clip: Clip) -> None:
+def frames_of(task: MixerTask, clip: Clip, places: np.ndarray) -> np.ndarray:
+    """Numbers, in the clip, of frames of the store."""
+    kept = task._kept[clip.clip_id]
+    return kept.frames[places - kept.first]
+
+
+def with_changes(task: MixerTask, **augmentation: float) -> MixerStage:
+    return MixerStage.model_validate({**task._settings.model_dump(), "augmentation": augmentation})
+
+
+def test_every_second_pair_of_neighbours_is_kept(task: MixerTask, clip: Clip) -> None:
+    kept = task._kept[clip.clip_id].frames
+    assert kept[:6].tolist() == [0, 1, 4, 5, 8, 9]
+    assert kept[-1] < len(clip.landmarks)
+
+
+def test_references_are_of_the_same_clip_and_not_the_frame(
+    task: MixerTask, clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task, "_settings", with_changes(task, made_share=0))
     for seed in range(20):
         made = task.example(clip, np.random.default_rng(seed))
-        apart = np.abs(made["references"] - made["frames"])
+        frames, references = frames_of(task, clip, made["frames"]), frames_of(task, clip, made["references"])
+        assert frames[1] - frames[0] == 1
+        apart = np.abs(references[0] - frames[0])
         assert (apart[:-1] >= 10).all()
-        assert 3 <= apart[-1] <= 12
-        assert made["present"][0]
+        assert 3 <= apart[-1] <= 13
+        assert made["present"][:, 0].all()
+        assert not made["made_used"].any()
+        # Both have the same references, seen alike; the frame's stand-in moves on with it.
+        np.testing.assert_array_equal(references[0, :-1], references[1, :-1])
+        assert references[1, -1] > references[0, -1] or references[0, -1] == task._kept[clip.clip_id].frames[-1]
+        for name in ("present", "mirrored", "colour", "errors"):
+            np.testing.assert_array_equal(made[name][0], made[name][1])
 
 
-def test_shut_references_are_those_of_the_most_shut_quarter(task: MixerTask, clip: Clip) -> None:
-    shut = MixerStage.model_validate({**task._settings.model_dump(), "augmentation": {"shut_share": 1}})
+def test_a_frame_is_given_another_ones_mouth_and_keeps_its_skin(
+    task: MixerTask, clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task, "_settings", with_changes(task, made_share=1, own_share=1))
+    face = face_of(clip)
+    moved = []
+    for seed in range(10):
+        made = task.example(clip, np.random.default_rng(seed))
+        assert made["made_used"].all()
+        np.testing.assert_array_equal(made["references"][:, -1], made["frames"])
+        for step, frame in enumerate(frames_of(task, clip, made["frames"])):
+            picture, truth = made["made_pictures"][step].astype(int), clip.crop(int(frame))
+            assert np.abs(picture[: SIZE // 4] - truth[: SIZE // 4]).max() == 0
+            points = made["made_vertices"][step][:478] - face.landmarks[frame, :, :2]
+            assert np.abs(points[list(topology.RIGID)]).max() < 0.5
+            moved.append(np.abs(points[list(topology.OUTER_LOWER_LIP)]).max())
+    assert max(moved) > 1
+
+
+def test_made_frames_take_the_place_of_the_last_reference(task: MixerTask, store: FaceStore) -> None:
+    plain = example(store, drawn(own=True))
+    picture = torch.full((1, SIZE, SIZE, 3), 200, dtype=torch.uint8)
+    vertices = store.vertices[REFERENCE][None]
+    image = torch.zeros(1, WINDOW, WINDOW, 3, dtype=torch.uint8)
+    for used in (False, True):
+        made = Made(picture, vertices, image, torch.tensor([used]))
+        found = example(store, drawn(own=True)._replace(made=made))
+        assert torch.equal(found.sources, plain.sources)
+        assert torch.equal(found.moved.fine, plain.moved.fine) != used
+        if used:
+            torch.testing.assert_close(found.pixels, torch.full_like(found.pixels, 200 / 127.5 - 1))
+        else:
+            assert torch.equal(found.pixels, plain.pixels)
+
+
+def test_pairs_are_encoded_once(store: FaceStore) -> None:
+    torch.manual_seed(0)
+    model = ReferenceMixer(WINDOW, (16, 16, 32), 8).eval()
+    both = Drawn(
+        frames=torch.tensor([3, 4, 8, 9]),
+        references=torch.tensor([[20, 30, 6], [20, 30, 7], [25, 15, 1], [25, 15, 2]]),
+        present=torch.ones(4, 3, dtype=torch.bool),
+        own=torch.tensor([[False, False, True]]).expand(4, 3),
+        distance=torch.zeros(4, 3),
+        mirrored=torch.tensor([True, True, False, False]),
+        colour=torch.eye(3).expand(4, 3, 3),
+    )
+    with torch.no_grad():
+        alone, together = (encoded(model.encode, paired=paired)(store, both) for paired in (False, True))
+    for ours, theirs in zip(alone, together, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_shut_references_are_those_of_the_most_shut_quarter(
+    task: MixerTask, clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
     face = face_of(clip)
     gaps = np.linalg.norm(face.landmarks[:, 13, :2] - face.landmarks[:, 14, :2], axis=1)
-    first = task._first[clip.clip_id]
-    before, task._settings = task._settings, shut
-    drawn_ones = [task.example(clip, np.random.default_rng(seed))["references"][:-1] - first for seed in range(10)]
-    task._settings = before
-    assert gaps[np.concatenate(drawn_ones)].max() <= np.quantile(gaps, 0.4)
+    monkeypatch.setattr(task, "_settings", with_changes(task, shut_share=1))
+    found = [task.example(clip, np.random.default_rng(seed))["references"][0, :-1] for seed in range(10)]
+    assert gaps[frames_of(task, clip, np.concatenate(found))].max() <= np.quantile(gaps, 0.4)
 
 
 def test_the_loss_falls(task: MixerTask, toy_clips: list[Clip]) -> None:
