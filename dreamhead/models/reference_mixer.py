@@ -25,6 +25,8 @@ SHARPNESS = 4.0
 """Factor on the logits: choices are learnt faster."""
 FINE_SHARPNESS = 4.0
 """The same again for the fine band: a mean of details is a blur, so one must be chosen."""
+GROUP = 8
+"""Channels that share their weights over the references."""
 KEY = 8
 """Channels of a query."""
 AROUND = 0.2
@@ -79,7 +81,7 @@ class ReferenceMixer(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """
 
     @register_to_config  # type: ignore[untyped-decorator]  # diffusers has no types
-    def __init__(self, window: int = 160, channels: tuple[int, int, int] = (24, 64, 128), kept: int = 16) -> None:
+    def __init__(self, window: int = 160, channels: tuple[int, int, int] = (24, 48, 96), kept: int = 16) -> None:
         super().__init__()
         fine, coarse, deep = channels
         self.unshuffle = nn.PixelUnshuffle(2)
@@ -185,7 +187,7 @@ class _Compared(nn.Module):
         super().__init__()
         self.reference, self.wanted = nn.Conv2d(told, channels, 1), nn.Conv2d(wanted, channels, 1)
         self.between = nn.Conv2d(channels, channels, 1)
-        self.score, self.value = nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, channels, 1)
+        self.score, self.value = nn.Conv2d(channels, channels // GROUP, 1), nn.Conv2d(channels, channels, 1)
 
     def forward(self, told: list[Tensor], wanted: Tensor) -> Tensor:
         """(B, K, C, s, s) of each reference, of (B, K, C', s, s) parts of what is known of it and (B, C, s, s)."""
@@ -194,10 +196,11 @@ class _Compared(nn.Module):
         return nn.functional.silu(_each(self.between, hidden))
 
     def pooled(self, compared: Tensor, present: Tensor) -> Tensor:
-        """(B, C, s, s) mean over the references, weighted by a softmax for each channel and place."""
+        """(B, C, s, s) mean over the references, weighted by a softmax for each group of channels and each place."""
         score = _each(self.score, compared).float().masked_fill(~present[:, :, None, None, None], -1e4)
-        value = _each(self.value, compared)
-        mean: Tensor = (score.softmax(dim=1).to(value.dtype) * value).sum(dim=1)
+        weight = score.softmax(dim=1).to(compared.dtype).repeat_interleave(GROUP, dim=2)
+        # The mean of values is the value of the mean: all but the weights is computed once for all references.
+        mean: Tensor = self.value((weight * compared).sum(dim=1))
         return mean
 
 

@@ -19,10 +19,12 @@ from dreamhead.pipelines.moving import (
     Examples,
     FaceStore,
     Measured,
+    halved,
     looked_up,
     make_examples,
     measure_frame,
     measure_source,
+    to_pixels,
 )
 
 Floats = NDArray[np.floating[Any]]
@@ -100,7 +102,8 @@ class ShotMixer:
             rows = [*known, *themselves]
             store = _store([*(its.measured for its in rows), *targets]).to(self._model.device)
             features = looked_up(*(torch.stack([its.features[level] for its in rows]) for level in (0, 1)))
-            made = make_examples(features, store, self._triangles, self._drawn(faces, used, own), pixels=False)
+            halves = torch.stack([its.half for its in [*rows, *themselves]])
+            made = make_examples(features, store, self._triangles, self._drawn(faces, used, own), halves)
             mixture = self._model(made.moved, made.guides)
         corners = store.corners[len(rows) :].tolist()
         windows = [(slice(y, y + self._window), slice(x, x + self._window)) for x, y in corners]
@@ -120,12 +123,10 @@ class ShotMixer:
         if not measured:
             return []
         cuts = [_window_of(row, self._window) for row in measured]
-        windows, images = (
-            torch.from_numpy(np.stack(part)).to(self._model.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-            for part in (cuts, [row["drawn"] for row in measured])
-        )
-        levels = self._model.encode(windows, images)
-        return [_Known(row, levels[0][n], levels[1][n]) for n, row in enumerate(measured)]
+        parts = (cuts, [row["drawn"] for row in measured], [row["pictures"] for row in measured])
+        windows, images, crops = (to_pixels(torch.from_numpy(np.stack(part)).to(self._model.device)) for part in parts)
+        levels, halves = self._model.encode(windows, images), halved(crops)
+        return [_Known(row, levels[0][n], levels[1][n], halves[n]) for n, row in enumerate(measured)]
 
     def _drawn(self, faces: Sequence[Face], used: NDArray[np.int64], own: bool) -> Drawn:
         device, count, known = self._model.device, len(faces), len(used)
@@ -148,17 +149,16 @@ class ShotMixer:
             present=on_device(np.ones((count, columns), bool) & (own | ~is_own)),
             own=on_device(is_own),
             distance=on_device(distance.astype(np.float32)),
-            mirrored=on_device(np.zeros(count, bool)),
-            colour=torch.eye(3, device=device).expand(count, 3, 3),
         )
 
 
 class _Known(NamedTuple):
-    """A frame that is moved, and its features (C0, h, h) and (C1, h / 2, h / 2)."""
+    """A frame that is moved, its features (C0, h, h) and (C1, h / 2, h / 2), and its (3, S / 2, S / 2) half."""
 
     measured: Measured
     fine: Tensor
     coarse: Tensor
+    half: Tensor
 
     @property
     def features(self) -> tuple[Tensor, Tensor]:

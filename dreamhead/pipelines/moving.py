@@ -150,9 +150,9 @@ class Drawn(NamedTuple):
     """(B, K) bool."""
     distance: Tensor
     """(B, K) between mouths."""
-    mirrored: Tensor
+    mirrored: Tensor | None = None
     """(B,) bool."""
-    colour: Tensor
+    colour: Tensor | None = None
     """(B, 3, 3) from red, green, blue in 0..1 to the same."""
     errors: Tensor | None = None
     """(B, K, 478, 2) errors of the references' landmarks, pixels."""
@@ -187,26 +187,37 @@ Features = Callable[[FaceStore, Drawn], tuple[Tensor, Tensor]]
 
 
 def make_examples(
-    features: Features, store: FaceStore, triangles: Tensor, drawn: Drawn, pixels: bool = True
+    features: Features, store: FaceStore, triangles: Tensor, drawn: Drawn, halves: Tensor | None = None
 ) -> Examples:
     """Move the references of each example to its frame's landmarks, and their features along.
 
     Args:
         features: of the references; gradients flow into it. See `encoded` and `looked_up`.
         triangles: (F, 3) long, of the mesh.
-        pixels: move the pictures at full resolution too.
+        halves: (N, 3, S / 2, S / 2) all pictures of the store at half resolution, where these are known: then nothing
+            is moved at full resolution.
     """
     with torch.no_grad():
         places = _places(store, triangles, drawn)
-        crops = _crops(store, drawn)
-        matching = _colour_change(store, triangles, drawn, places, crops)
-        halves = _halved(crops, places, matching, drawn)
-        whole = _whole(crops, places, matching, drawn) if pixels else None
+        crops = None
+        if halves is not None:
+            small = _Small(halves[drawn.references.flatten()], halves[drawn.frames])
+        else:
+            crops, frames = _crops(store, drawn), _mirror(to_pixels(store.pictures[drawn.frames]), drawn)
+            small = _Small(halved(crops), halved(frames))
+        matching = _colour_change(store, triangles, drawn, places, small)
+        moved_halves = _moved_halves(small, places, matching, drawn)
+        whole = None if crops is None else _whole(crops, places, matching, drawn)
     fine, coarse = _moved_features(features(store, drawn), places)
     stretched = nn.functional.avg_pool2d(places.stretch, 2)[:, :, None]
-    moved = Moved(halves, fine, coarse, stretched, drawn.distance, drawn.own, drawn.present)
+    moved = Moved(moved_halves, fine, coarse, stretched, drawn.distance, drawn.own, drawn.present)
     with torch.no_grad():
         return _examples(store, drawn, moved, places.crop, matching, whole)
+
+
+def halved(pictures: Tensor) -> Tensor:
+    """(N, C, H / 2, W / 2) of (N, C, H, W)."""
+    return nn.functional.avg_pool2d(pictures, 2)
 
 
 def encoded(encode: Encode, paired: bool = False) -> Features:
@@ -246,6 +257,15 @@ def looked_up(fine: Tensor, coarse: Tensor) -> Features:
     return found
 
 
+class _Small(NamedTuple):
+    """At half resolution, s = S / 2, mirrored where the example is."""
+
+    references: Tensor
+    """(B K, 3, s, s)."""
+    frames: Tensor
+    """(B, 3, s, s)."""
+
+
 class _Places(NamedTuple):
     crop: Tensor
     """(B, K, W, W, 2) where each pixel comes from, pixels of the references' crops."""
@@ -275,16 +295,17 @@ def _places(store: FaceStore, triangles: Tensor, drawn: Drawn) -> _Places:
     stretched = stretch(target, corners, triangles, index).view(batch, count, side, side)
     window = crop - store.corners[drawn.references][:, :, None, None]
     # A mirrored example is made of mirrored pictures: both ends of the map turn round.
-    flip = drawn.mirrored[:, None, None, None]
     size = store.pictures.shape[1]
-    window = _mirrored_map(window, side, flip)
-    return _Places(_mirrored_map(crop, size, flip), window, torch.where(flip, stretched.flip(-1), stretched), corners)
+    window = _mirrored_map(window, side, drawn)
+    return _Places(_mirrored_map(crop, size, drawn), window, _mirror(stretched, drawn), corners)
 
 
-def _mirrored_map(places: Tensor, size: int, flip: Tensor) -> Tensor:
+def _mirrored_map(places: Tensor, size: int, drawn: Drawn) -> Tensor:
+    if drawn.mirrored is None:
+        return places
     turned = places.flip(-2).clone()
     turned[..., 0] = size - 1 - turned[..., 0]
-    return torch.where(flip[..., None], turned, places)
+    return torch.where(drawn.mirrored[:, None, None, None, None], turned, places)
 
 
 def _crops(store: FaceStore, drawn: Drawn) -> Tensor:
@@ -293,39 +314,35 @@ def _crops(store: FaceStore, drawn: Drawn) -> Tensor:
     pictures = store.pictures[drawn.references]
     if drawn.made is not None:
         pictures[:, -1] = torch.where(drawn.made.used[:, None, None, None], drawn.made.pictures, pictures[:, -1])
-    return _mirror(_pixels(pictures.flatten(0, 1)), drawn.mirrored[:, None].expand(-1, count).flatten())
+    return _mirror(_split(to_pixels(pictures.flatten(0, 1)), count), drawn).flatten(0, 1)
 
 
-def _halved(crops: Tensor, places: _Places, matching: Tensor, drawn: Drawn) -> Tensor:
+def _moved_halves(small: _Small, places: _Places, matching: Tensor, drawn: Drawn) -> Tensor:
     """(B, K, 3, h, h) moved at half resolution, matched to the frame's colours, and changed."""
-    halves = nn.functional.avg_pool2d(crops, 2)
-    moved = sample(halves, _shrunk_map(places.crop.flatten(0, 1), 2), "bilinear")
-    return _coloured(_split(moved, drawn.references.shape[1]) + matching, drawn.colour[:, None])
+    moved = sample(small.references, _shrunk_map(places.crop.flatten(0, 1), 2), "bilinear")
+    return _coloured(_split(moved, drawn.references.shape[1]) + matching, drawn)
 
 
 def _whole(crops: Tensor, places: _Places, matching: Tensor, drawn: Drawn) -> Tensor:
     """(B, K, 3, W, W) the same at full resolution."""
     moved = sample(crops, places.crop.flatten(0, 1)) + enlarged(matching.flatten(0, 1))
-    return _coloured(_split(moved, drawn.references.shape[1]), drawn.colour[:, None])
+    return _coloured(_split(moved, drawn.references.shape[1]), drawn)
 
 
-def _colour_change(store: FaceStore, triangles: Tensor, drawn: Drawn, places: _Places, crops: Tensor) -> Tensor:
+def _colour_change(store: FaceStore, triangles: Tensor, drawn: Drawn, places: _Places, small: _Small) -> Tensor:
     """(B, K, 3, h, h) slow changes that make references meet the frame along the mask's edge; see `match_colour`."""
     batch, count = drawn.references.shape
     size = store.pictures.shape[1]
-    points = pixel_grid(size, size, crops.device, COARSE)
+    points = pixel_grid(size, size, store.vertices.device, COARSE)
     side = len(points)
     points = points.flatten(0, 1).expand(batch, -1, -1)
     index = store.coarse_index[drawn.frames].flatten(1).long()
     target = store.vertices[drawn.frames]
     crop = sources(places.corners, *barycentric(target, triangles, index, points), points)
-    crop = _mirrored_map(crop.view(batch, count, side, side, 2), size, drawn.mirrored[:, None, None, None])
-    frames = _mirror(_pixels(store.pictures[drawn.frames]), drawn.mirrored)
-    wanted = nn.functional.avg_pool2d(frames, COARSE)[:, None]
-    ring = _mirror(store.ring[drawn.frames][:, None].float() / 255, drawn.mirrored)[:, None].expand(
-        -1, count, -1, -1, -1
-    )
-    there = _split(sample(crops, crop.flatten(0, 1), "bilinear"), count)
+    crop = _mirrored_map(crop.view(batch, count, side, side, 2), size, drawn)
+    wanted = nn.functional.avg_pool2d(small.frames, COARSE // 2)[:, None]
+    ring = _mirror(store.ring[drawn.frames][:, None].float() / 255, drawn)[:, None].expand(-1, count, -1, -1, -1)
+    there = _split(sample(small.references, (crop.flatten(0, 1) + 0.5) / 2 - 0.5, "bilinear"), count)
     known = torch.cat([ring * (wanted - there), ring], dim=2).flatten(0, 1)
     known = blurred(known, size * MATCH_SIGMA / COARSE)
     change = known[:, :3] / (known[:, 3:] + UNSURE)
@@ -337,13 +354,12 @@ def _window_grid(store: FaceStore, drawn: Drawn, count: int) -> Tensor:
     """(B K, h, h, 2) every second of the window's pixels in the coarse picture, mirrored where the example is."""
     side, size = store.index.shape[-1], store.pictures.shape[1]
     grid = pixel_grid(side, side, store.corners.device, 2) + store.corners[drawn.frames][:, None, None]
-    grid = _mirrored_map(grid[:, None], size, drawn.mirrored[:, None, None, None])
+    grid = _mirrored_map(grid[:, None], size, drawn)
     return ((grid + 0.5) / COARSE - 0.5).expand(-1, count, -1, -1, -1).flatten(0, 1)
 
 
 def _windows(store: FaceStore, drawn: Drawn) -> tuple[Tensor, Tensor]:
     """(B, K, 3, W, W) pictures of the references' windows and their landmark images, in -1..1."""
-    flip = drawn.mirrored[:, None].expand_as(drawn.references).flatten()
     count = drawn.references.shape[1]
     pictures, images = _split(_window(store, drawn.references.flatten()), count), store.drawn[drawn.references]
     if drawn.made is not None:
@@ -351,8 +367,8 @@ def _windows(store: FaceStore, drawn: Drawn) -> tuple[Tensor, Tensor]:
         own = _cut_out(drawn.made.pictures, store.corners[drawn.references[:, -1]], images.shape[2])
         pictures[:, -1] = torch.where(used, own, pictures[:, -1])
         images[:, -1] = torch.where(used, drawn.made.drawn, images[:, -1])
-    shown = _coloured(_split(_mirror(pictures.flatten(0, 1), flip), count), drawn.colour[:, None])
-    return shown, _split(_mirror(_pixels(images.flatten(0, 1)), flip), count)
+    shown = _coloured(_mirror(pictures, drawn), drawn)
+    return shown, _mirror(_split(to_pixels(images.flatten(0, 1)), count), drawn)
 
 
 def _window(store: FaceStore, frames: Tensor) -> Tensor:
@@ -365,7 +381,7 @@ def _cut_out(pictures: Tensor, corners: Tensor, window: int) -> Tensor:
     side = torch.arange(window, device=pictures.device)
     x, y = (corners[:, axis, None] + side for axis in (0, 1))
     number = torch.arange(len(pictures), device=pictures.device)[:, None, None]
-    return _pixels(pictures[number, y[:, :, None], x[:, None, :]])
+    return to_pixels(pictures[number, y[:, :, None], x[:, None, :]])
 
 
 def _moved_features(levels: tuple[Tensor, Tensor], places: _Places) -> list[Tensor]:
@@ -385,11 +401,11 @@ def _shrunk_map(places: Tensor, factor: int) -> Tensor:
 def _examples(
     store: FaceStore, drawn: Drawn, moved: Moved, sources: Tensor, matching: Tensor, pixels: Tensor | None
 ) -> Examples:
-    frames, flip = drawn.frames, drawn.mirrored
-    target = _coloured(_mirror(_window(store, frames), flip), drawn.colour)
-    mask = _mirror(store.mask[frames][:, None].float() / 255, flip)
-    mouth = _mirror(store.mouth[frames][:, None].float() / 255, flip)
-    image = _mirror(_pixels(store.drawn[frames]), flip)
+    frames = drawn.frames
+    target = _coloured(_mirror(_window(store, frames), drawn), drawn)
+    mask = _mirror(store.mask[frames][:, None].float() / 255, drawn)
+    mouth = _mirror(store.mouth[frames][:, None].float() / 255, drawn)
+    image = _mirror(to_pixels(store.drawn[frames]), drawn)
     guides = torch.cat([image, target * (mask <= 0), mask * 2 - 1, mouth * 2 - 1], dim=1)
     return Examples(moved, guides, target, mask, mouth, image, sources, matching, pixels)
 
@@ -399,17 +415,24 @@ def _split(pictures: Tensor, count: int) -> Tensor:
     return pictures.reshape(-1, count, *pictures.shape[1:])
 
 
-def _pixels(pictures: Tensor) -> Tensor:
+def to_pixels(pictures: Tensor) -> Tensor:
     """(N, H, W, 3) uint8 -> (N, 3, H, W) float32 in -1..1, channels last in memory."""
     return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def _mirror(pictures: Tensor, flip: Tensor) -> Tensor:
-    return torch.where(flip[:, None, None, None], pictures.flip(-1), pictures)
+def _mirror(pictures: Tensor, drawn: Drawn) -> Tensor:
+    """(B, ..., H, W), mirrored where the example is."""
+    if drawn.mirrored is None:
+        return pictures
+    flip = drawn.mirrored.view(-1, *[1] * (pictures.ndim - 1))
+    return torch.where(flip, pictures.flip(-1), pictures)
 
 
-def _coloured(pictures: Tensor, matrix: Tensor) -> Tensor:
-    """(..., 3, H, W) in -1..1 with (..., 3, 3) applied to red, green and blue in 0..1."""
+def _coloured(pictures: Tensor, drawn: Drawn) -> Tensor:
+    """(B, ..., 3, H, W) in -1..1, with red, green and blue changed as the example's are."""
+    if drawn.colour is None:
+        return pictures
+    matrix = drawn.colour if pictures.ndim == 4 else drawn.colour[:, None]
     whole = matrix.expand(*pictures.shape[:-3], 3, 3)
     # bfloat16 holds fewer than a picture's 256 levels.
     with torch.autocast(pictures.device.type, enabled=False):

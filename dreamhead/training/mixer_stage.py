@@ -346,8 +346,6 @@ def _judged_row(face: Face, frame: int, count: int) -> Example:
         "references": chosen,
         "present": present,
         "distance": _distances(face, frame, chosen),
-        "mirrored": np.array(False),
-        "colour": np.eye(3, dtype=np.float32),
     }
 
 
@@ -369,8 +367,6 @@ def _part(drawn: Drawn, some: slice, own: bool) -> Drawn:
         present=present,
         own=drawn.own[some],
         distance=drawn.distance[some],
-        mirrored=drawn.mirrored[some],
-        colour=drawn.colour[some],
     )
 
 

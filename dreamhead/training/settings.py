@@ -135,7 +135,7 @@ class MixerModel(Section):
 
     window: int = Field(default=160, ge=16, multiple_of=16)
     """Side of the mouth's window, pixels of the crop; no larger than the crop."""
-    channels: tuple[int, int, int] = (24, 64, 128)
+    channels: tuple[int, int, int] = (24, 48, 96)
     """At 1/2, 1/4 and 1/8 of the window's resolution; multiples of 32, but for the first two of 8."""
     kept: int = Field(default=16, ge=8, multiple_of=8)
     """Channels, at half of the resolution, of what is moved of each reference."""
