@@ -15,6 +15,8 @@ Pixels = NDArray[np.uint8] | Floats
 # Wang et al. 2004, section III-C: an 11x11 Gaussian window of 1.5 pixels, K1 = 0.01, K2 = 0.03, L = 255.
 SSIM_WINDOW, SSIM_SIGMA = (11, 11), 1.5
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+DETAIL_SIGMA = 1.0
+"""Pixels: what a Gaussian this wide takes away is the finest that a picture can hold."""
 FEWEST = 3
 """Fewest pairs of values that a correlation is computed from."""
 
@@ -125,6 +127,30 @@ def weighted_mean(values: Floats, weight: Floats) -> float:
 def laplacian_energy(picture: Pixels, weight: Floats) -> float:
     """Mean square of the luma's Laplacian where `weight` is: how much fine detail there is."""
     return weighted_mean(np.asarray(cv2.Laplacian(luma(picture), cv2.CV_32F), np.float32) ** 2, weight)
+
+
+def fine_detail(picture: Pixels, weight: Floats) -> float:
+    """Variance of what a Gaussian of one pixel takes from an (H, W, 3) picture's luma, where (H, W) `weight` is."""
+    bright = luma(picture)
+    fine = bright - np.asarray(cv2.GaussianBlur(bright, (0, 0), DETAIL_SIGMA), np.float32)
+    return weighted_mean(fine**2, weight) - weighted_mean(fine, weight) ** 2
+
+
+def unexplained_change(before: Pixels, now: Pixels, weight: Floats) -> float:
+    """Mean change of luma from one (H, W, 3) picture to the next that no motion explains, where (H, W) `weight` is.
+
+    The motion is found by optical flow (DIS, Kroeger et al. 2016) and taken out: the warping error of Lai et al. 2018,
+    section 4.1, without its mask of what is hidden. Of the two pictures alone: landmarks would bring their own jitter,
+    and forgive a renderer that moves pixels along the very same landmarks.
+    """
+    first, second = (np.clip(np.rint(luma(picture)), 0, 255).astype(np.uint8) for picture in (before, now))
+    still = np.zeros((*first.shape, 2), np.float32)
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(second, first, still)
+    rows, columns = np.mgrid[: first.shape[0], : first.shape[1]].astype(np.float32)
+    moved = cv2.remap(
+        first, columns + flow[..., 0], rows + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    return weighted_mean(np.abs(moved.astype(np.float32) - second), weight)
 
 
 def edge_step(picture: Pixels, opacity: Floats) -> NDArray[np.float32]:

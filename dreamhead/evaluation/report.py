@@ -35,9 +35,10 @@ CONDITION_TEXTS: dict[ConditionName, tuple[str, str]] = {
     "shuffled": ("shuffled speech", "dubbed with its own speech shifted by half its length"),
     "silent": ("silence", "dubbed with digital silence"),
     "cross": ("other speech", "dubbed with the next clip's speech"),
-    "painted": ("painted", "true landmarks, painted by the network from a reference some time away"),
-    "warp": ("warp", "true landmarks, that reference merely moved along them"),
-    "copy": ("copy", "that reference merely pasted"),
+    "painted": ("painted", "true landmarks, painted by the renderer from references some time away"),
+    "merged": ("three warps", "true landmarks, the three nearest references moved along them and merged"),
+    "warp": ("warp", "true landmarks, the nearest reference alone, merely moved along them"),
+    "copy": ("copy", "the nearest reference merely pasted"),
 }
 
 RESULTS_SCHEMA = pa.schema(
@@ -157,7 +158,7 @@ def _render(template: str, evaluation: Evaluation, summary: Summary, **more: Any
         figures=FIGURES,
         fid_figure=FID,
         tables=(("Lips and speech", _measured(summary, SYNC)), ("Pictures", _measured(summary, PICTURE))),
-        how_to_give=HOW_TO_GIVE,
+        how_to_give=[text for name, text in HOW_TO_GIVE.items() if name in summary.not_given],
         **more,
     )
 
