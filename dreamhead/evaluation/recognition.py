@@ -66,8 +66,9 @@ class DlibRecognition:
     def __init__(self, path: str = "") -> None:
         if importlib.util.find_spec("dlib") is None:
             raise WeightsUnavailableError(f"package dlib isn't installed: {NO_DLIB}")
+        weights = face_recogniser(path)
         self._dlib = importlib.import_module("dlib")
-        self._network = self._dlib.face_recognition_model_v1(str(face_recogniser(path)))
+        self._network = self._dlib.face_recognition_model_v1(str(weights))
 
     def __call__(self, frame: Picture, landmarks: Floats) -> NDArray[np.float64]:
         """(128,) of the face at (478, 3) landmarks in an (H, W, 3) frame."""

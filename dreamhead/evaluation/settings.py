@@ -87,7 +87,7 @@ class EvaluationSettings(Section):
     """Seconds by which curves are shifted, either way and by whole frames, to find the best correlation."""
     shut_share: float = Field(default=0.2, gt=0, lt=1)
     """A mouth counts as shut below this share of the way from the 5th to the 95th percentile of its own opening."""
-    network_every: int = Field(default=5, ge=1)
+    network_every: int = Field(default=10, ge=1)
     """Frames from one to the next that others' networks judge."""
     seed: int = Field(default=0, ge=0)
     """Of the dubs."""
