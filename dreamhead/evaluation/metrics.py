@@ -130,7 +130,12 @@ def laplacian_energy(picture: Pixels, weight: Floats) -> float:
 
 
 def fine_detail(picture: Pixels, weight: Floats) -> float:
-    """Variance of what a Gaussian of one pixel takes from an (H, W, 3) picture's luma, where (H, W) `weight` is."""
+    """Variance of what a Gaussian of one pixel takes from an (H, W, 3) picture's luma, where (H, W) `weight` is.
+
+    NaN where it is nowhere.
+    """
+    if not weight.size:
+        return float("nan")
     bright = luma(picture)
     fine = bright - np.asarray(cv2.GaussianBlur(bright, (0, 0), DETAIL_SIGMA), np.float32)
     return weighted_mean(fine**2, weight) - weighted_mean(fine, weight) ** 2
