@@ -198,7 +198,7 @@ def judge(
     from dreamhead.scratch import scratch_folder
 
     with scratch_folder() as scratch:
-        dubs, notes = match_dubs(*(storage.resolve(uri, ".") for uri in (a, b)), scratch)
+        dubs, notes = match_dubs(storage.resolve(a, "."), storage.resolve(b, "."), scratch)
         for note in notes:
             _say(note)
         book = VoteBook(output, a, b, dubs)

@@ -3,6 +3,7 @@
 import mimetypes
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,8 +24,8 @@ TYPES = {
 HOST = "127.0.0.1"
 HOSTS = (HOST, "localhost")
 HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     # Votes change what is shown, and sides must not be guessed from what a browser still holds.
@@ -125,6 +126,10 @@ def build_app(comparison: Comparison) -> FastAPI:
             return Response("only this machine's own page is answered\n", status_code=403, media_type="text/plain")
         response = await answer(request)
         response.headers.update(HEADERS)
+        for name in ("etag", "last-modified"):
+            # A file's time may tell whose it is.
+            if name in response.headers:
+                del response.headers[name]
         return response
 
     @app.get("/")
@@ -147,10 +152,7 @@ def build_app(comparison: Comparison) -> FastAPI:
         """One of the two videos, in ranges where the browser asks for them; nothing says which dub it is."""
         path = comparison.file(judge, number, side)
         kind = mimetypes.guess_type(path.name)[0] or "video/mp4"
-        response = FileResponse(path, media_type=kind)
-        for name in ("etag", "last-modified"):
-            del response.headers[name]
-        return response
+        return FileResponse(path, media_type=kind)
 
     @app.post("/votes")
     def votes(new: NewVote) -> dict[str, Any]:
@@ -166,9 +168,13 @@ def serve(app: FastAPI, port: int, ready: Callable[[str], None]) -> None:
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((HOST, port))
+        # Whoever comes at once waits a moment, instead of being refused.
+        listening.listen()
         ready(f"http://{HOST}:{listening.getsockname()[1]}/")
         config = uvicorn.Config(app, log_level="warning", lifespan="off", ws="none", timeout_graceful_shutdown=1)
-        uvicorn.Server(config).run([listening])
+        # Uvicorn ends in order, and then passes the interrupt on.
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run([listening])
 
 
 def _part(name: str) -> Response:

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from dreamhead.evaluation.blind.ballot import Preferred, Vote
 
@@ -56,7 +57,7 @@ def sign_test(first: int, second: int) -> float:
     """Two-sided p value of so many against so many, each being as likely; exact (binomial)."""
     count, most = first + second, max(first, second)
     tail: int = sum(math.comb(count, hits) for hits in range(most, count + 1))
-    return min(1.0, 2 * tail / 2**count)
+    return float(min(Fraction(1), Fraction(2 * tail, 2**count)))
 
 
 def by_clip(votes: Sequence[Vote]) -> Tally:
