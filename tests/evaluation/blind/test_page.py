@@ -86,9 +86,8 @@ def test_keys_choose_and_the_result_comes_last(visit: Visit, hall: Hall, tmp_pat
     assert "95 % confidence" in page.locator("#result-share").inner_text()
     page.click("#another")
     expect(page.locator("#name")).to_be_visible()
-    assert visit.errors == [
-        "Failed to load resource: the server responded with a status of 422 (Unprocessable Content)"
-    ]
+    (refused,) = visit.errors
+    assert "status of 422" in refused
     assert len(visit.hosts) == 1
 
 
