@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from dreamhead.evaluation.conditions import Take
 from dreamhead.evaluation.judges import PictureJudges
 from dreamhead.evaluation.measure import Pair, PixelMeter, mouth_window, pairs
-from dreamhead.evaluation.pictures import Shown
+from dreamhead.evaluation.metrics import weighted_psnr
+from dreamhead.evaluation.pictures import Shown, shrunk
 from dreamhead.evaluation.recognition import moments_apart
 from dreamhead.evaluation.settings import EvaluationSettings
 from dreamhead.evaluation.source import JudgedSource
@@ -20,8 +21,10 @@ class Look(NamedTuple):
     """What the pixels said."""
 
     figures: dict[str, float]
-    shown: list[Shown]
-    """The moments' pictures, in order."""
+    shown: dict[int, Shown]
+    """By judged frame: its pictures, as small as the report shows them."""
+    picture_error: NDArray[np.float64]
+    """(T,) minus the mouth's PSNR in dB; NaN where it isn't known."""
     features: dict[str, NDArray[np.float32]]
     """Inception's (N, C) `ours` and `truth`; empty without its weights."""
 
@@ -31,7 +34,6 @@ def look(
     take: Take,
     landmarks: NDArray[np.float32],
     judged: NDArray[np.bool_],
-    moments: list[int],
     has_truth: bool,
     settings: EvaluationSettings,
     judges: PictureJudges,
@@ -41,18 +43,19 @@ def look(
     Args:
         landmarks: (T, 478, 3) ours, in pixels; NaN where no face was found.
         judged: (T,).
-        moments: frames to show.
         has_truth: whether our pixels should be the source's.
     """
     meter, panel = PixelMeter(has_truth), _Panel(judges, has_truth, source)
-    shown: list[Shown] = []
+    shown: dict[int, Shown] = {}
+    error = np.full(len(judged), np.nan)
     for number, pair in enumerate(pairs(source, take, landmarks, judged, settings.dub.render.feather)):
         meter.add(pair)
         if number % settings.network_every == 0:
             panel.add(pair, landmarks[pair.frame])
-        if pair.frame in moments:
-            shown.append(Shown(pair.frame, pair.truth, pair.ours))
-    return Look({**meter.figures(), **panel.figures(settings.apart_s)}, shown, panel.features())
+        shown[pair.frame] = Shown(pair.frame, *(shrunk(crop, settings.picture_px) for crop in (pair.truth, pair.ours)))
+        if has_truth:
+            error[pair.frame] = -weighted_psnr(pair.ours, pair.truth, pair.true_mouth)
+    return Look({**meter.figures(), **panel.figures(settings.apart_s)}, shown, error, panel.features())
 
 
 class _Panel:

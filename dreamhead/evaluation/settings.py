@@ -94,7 +94,7 @@ class EvaluationSettings(Section):
     moments: int = Field(default=5, ge=1)
     """Pictures of each condition, spread evenly."""
     worst_moments: int = Field(default=3, ge=0)
-    """Pictures of each condition where the mouth's landmarks are furthest off."""
+    """Pictures of each condition where the mouth's landmarks are furthest off; its pixels, where landmarks are true."""
     picture_px: int = Field(default=160, ge=32)
     """Side of a picture in the report."""
     targets: TargetSettings = TargetSettings()

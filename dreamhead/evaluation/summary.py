@@ -41,9 +41,13 @@ class Target:
     """As people read it."""
     figure: str
     """Name in FIGURES that says how the value is written."""
+    condition: ConditionName
+    """Whose pictures show it."""
     value: Callable[[ByCondition], float | None]
     """Of one clip; None where it wasn't measured."""
     is_met: Callable[[float], bool]
+    badness: Callable[[float], float]
+    """More is worse."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,15 @@ class ClipSummary:
 
 
 @dataclass(frozen=True)
+class WorstCase:
+    """One condition of one clip that misses a target further than any other clip, and every target so missed."""
+
+    clip_id: str
+    condition: ConditionName
+    checks: list[Check]
+
+
+@dataclass(frozen=True)
 class Summary:
     """Everything that a report tells."""
 
@@ -115,6 +128,18 @@ class Summary:
     fid: dict[ConditionName, float] = field(default_factory=dict)
     not_given: dict[str, str] = field(default_factory=dict)
     """Figures that no clip has, since the weights that judge them weren't given."""
+
+    @property
+    def worst(self) -> list[WorstCase]:
+        """Where targets are missed most, the one that misses most targets first; none where all are met."""
+        found: dict[tuple[str, ConditionName], list[Check]] = {}
+        for number, overall in enumerate(self.checks):
+            missed = [(clip, clip.checks[number]) for clip in self.clips if clip.checks[number].met is False]
+            if missed:
+                clip, check = max(missed, key=lambda one: overall.target.badness(one[1].value or 0.0))
+                found.setdefault((clip.clip_id, overall.target.condition), []).append(check)
+        cases = [WorstCase(*place, checks) for place, checks in found.items()]
+        return sorted(cases, key=lambda case: -len(case.checks))
 
 
 def summarise(verdicts: Iterable[Verdict], targets: TargetSettings, not_given: dict[str, str]) -> Summary:
@@ -142,8 +167,10 @@ def targets_of(settings: TargetSettings) -> list[Target]:
             "own speech: ms between lips and speech",
             f"at most {settings.lag_ms:g}",
             "speech_lag_ms",
+            "self",
             _size(_figure("self", "speech_lag_ms")),
             lambda value: value <= settings.lag_ms,
+            abs,
         ),
         _at_least("own speech: concordance", settings.concordance, "self", "concordance"),
         _between(
@@ -164,8 +191,10 @@ def targets_of(settings: TargetSettings) -> list[Target]:
             "true landmarks: perceptual distance relative to the better warp's",
             f"below {settings.perceptual:g}",
             "sharpness",
+            "painted",
             _relative_perceptual,
             lambda value: value < settings.perceptual,
+            float,
         ),
         _at_most("true landmarks: identity against two real moments", settings.identity, "painted", "identity"),
     ]
@@ -173,15 +202,26 @@ def targets_of(settings: TargetSettings) -> list[Target]:
 
 def _at_least(label: str, limit: float, condition: ConditionName, name: str) -> Target:
     text = FIGURES[name].text(limit) if FIGURES[name].percent else f"{limit:g}"
-    return Target(label, f"at least {text}", name, _figure(condition, name), lambda value: value >= limit)
+    value = _figure(condition, name)
+    return Target(label, f"at least {text}", name, condition, value, lambda found: found >= limit, lambda found: -found)
 
 
 def _at_most(label: str, limit: float, condition: ConditionName, name: str) -> Target:
-    return Target(label, f"at most {limit:g}", name, _figure(condition, name), lambda value: value <= limit)
+    value = _figure(condition, name)
+    return Target(label, f"at most {limit:g}", name, condition, value, lambda found: found <= limit, float)
 
 
 def _between(label: str, least: float, most: float, condition: ConditionName, name: str) -> Target:
-    return Target(label, f"{least:g} to {most:g}", name, _figure(condition, name), lambda value: least <= value <= most)
+    value, middle = _figure(condition, name), (least + most) / 2
+    return Target(
+        label,
+        f"{least:g} to {most:g}",
+        name,
+        condition,
+        value,
+        lambda found: least <= found <= most,
+        lambda found: abs(found - middle),
+    )
 
 
 def _gain(label: str, limit: float, over: ConditionName) -> Target:
@@ -191,7 +231,15 @@ def _gain(label: str, limit: float, over: ConditionName) -> Target:
         painted, warped = (_figure(condition, "mouth_psnr_db")(verdicts) for condition in ("painted", over))
         return None if painted is None or warped is None else painted - warped
 
-    return Target(label, f"at least {limit:g}", "mouth_psnr_db", value, lambda value: value >= limit)
+    return Target(
+        label,
+        f"at least {limit:g}",
+        "mouth_psnr_db",
+        "painted",
+        value,
+        lambda found: found >= limit,
+        lambda found: -found,
+    )
 
 
 def _relative_perceptual(verdicts: ByCondition) -> float | None:

@@ -11,7 +11,7 @@ import pytest
 
 from dreamhead.evaluation.judges import missing
 from dreamhead.evaluation.records import Verdict
-from dreamhead.evaluation.report import Evaluation, publish, write_markdown
+from dreamhead.evaluation.report import BEGIN, END, Evaluation, publish, write_markdown
 from dreamhead.evaluation.settings import EvaluationSettings, JudgeSettings
 from dreamhead.evaluation.summary import summarise
 from dreamhead.stages.artefacts import save_arrays
@@ -121,6 +121,36 @@ def test_the_worst_clip_comes_first(evaluation: Evaluation) -> None:
     assert summary.clips[0].errors == [("MediaError: bad.mp4: <cut> short", ["self", "warp"])]
 
 
+def test_where_targets_are_missed_most_comes_first(evaluation: Evaluation, tmp_path: Path) -> None:
+    worst = evaluation.summary().worst
+    assert [(case.clip_id, case.condition) for case in worst] == [("fair", "self"), ("fair", "painted")]
+    assert [check.target.label for check in worst[0].checks] == [
+        "own speech: correlation at the best lag",
+        "own speech: jitter against the real mouth",
+    ]
+    assert [check.text for check in worst[1].checks] == ["0.0", "0.5"]
+    publish(evaluation, str(tmp_path))
+    page = (tmp_path / "report.html").read_text()
+    places = [page.index(f"<h2{title}</h2>") for title in (">Targets", ">Where it is worst", ">Lips and speech")]
+    assert places == sorted(places)
+    assert "✗ true landmarks: mouth above three merged warps, dB: 0.0 (at least 1)" in page
+
+
+def test_the_worst_of_a_target_is_the_furthest_from_it() -> None:
+    def verdicts(name: str, **figures: float) -> list[Verdict]:
+        return [Verdict(clip_id=name, speaker=name, condition="self", figures=figures)]
+
+    found = [
+        *verdicts("narrow", articulation=0.7, speech_lag_ms=-80.0, seam=1.2, concordance=0.6),
+        *verdicts("wide", articulation=1.2, speech_lag_ms=70.0, seam=1.5, concordance=0.7),
+    ]
+    worst = {case.clip_id: case.checks for case in summarise(found, SETTINGS.targets, {"fid": ""}).worst}
+    assert {name: [check.value for check in checks] for name, checks in worst.items()} == {
+        "narrow": [80.0, 0.6, 0.7],
+        "wide": [1.5],
+    }
+
+
 def test_the_page_tells_it(evaluation: Evaluation, tmp_path: Path) -> None:
     publish(evaluation, str(tmp_path))
     page = (tmp_path / "report.html").read_text()
@@ -135,7 +165,7 @@ def test_the_page_tells_it(evaluation: Evaluation, tmp_path: Path) -> None:
     assert "weights not given: judges.inception" in page
     assert "inception-" not in page
     assert page.count('<polyline class="ours"') == 2 * page.count('<polyline class="truth"') == 20
-    assert page.count("data:image/jpeg;base64,") == 10
+    assert page.count("data:image/jpeg;base64,") == 12
     assert 'href="videos/good/self.mp4"' in page
     assert "aren't judged yet" not in page
 
@@ -167,6 +197,8 @@ def test_the_tables_for_documentation(evaluation: Evaluation, tmp_path: Path) ->
     )
     assert "![fair, painted](evaluation/fair-painted.jpg)" in text
     assert (path.parent / "evaluation" / "good-self.jpg").is_file()
+    assert text.startswith("# Evaluation\n\n3 clips")
+    assert text.index("## Targets") < text.index("## Clips, the worst first") < text.index("## Lips and speech")
     tables = [block for block in text.split("\n\n") if block.startswith("|")]
     assert len(tables) == 4
     for table in tables:
@@ -176,6 +208,22 @@ def test_the_tables_for_documentation(evaluation: Evaluation, tmp_path: Path) ->
     write_markdown(evaluation, tmp_path / "plain.md", with_pictures=False)
     assert "fair, painted" not in (tmp_path / "plain.md").read_text()
     assert [path.name for path in (tmp_path / "plain").iterdir()] == ["curves.png"]
+
+
+def test_a_page_of_documentation_keeps_what_stands_around_its_tables(evaluation: Evaluation, tmp_path: Path) -> None:
+    path = tmp_path / "page.md"
+    path.write_text(f"# Ours\n\nBefore.\n\n{BEGIN}\nold tables\n{END}\n\nAfter.\n")
+    for _ in range(2):
+        write_markdown(evaluation, path, with_pictures=False)
+        text = path.read_text()
+        assert text.startswith(f"# Ours\n\nBefore.\n\n{BEGIN}\n\n3 clips, up to")
+        assert text.endswith(f"\n{END}\n\nAfter.\n")
+        assert "old tables" not in text
+        assert text.count("## Targets") == text.count(BEGIN) == 1
+    # A mark without its partner is no place to write to.
+    path.write_text(f"# Ours\n\n{BEGIN}\n")
+    write_markdown(evaluation, path, with_pictures=False)
+    assert path.read_text().startswith("# Evaluation\n\n3 clips")
 
 
 def test_fid_is_of_all_clips_together(evaluation: Evaluation, tmp_path: Path) -> None:
