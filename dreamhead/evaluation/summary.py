@@ -190,7 +190,7 @@ def targets_of(settings: TargetSettings) -> list[Target]:
         Target(
             "true landmarks: perceptual distance relative to the better warp's",
             f"below {settings.perceptual:g}",
-            "sharpness",
+            "concordance",
             "painted",
             _relative_perceptual,
             lambda value: value < settings.perceptual,
