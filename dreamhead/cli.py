@@ -202,18 +202,20 @@ def judge(
         for note in notes:
             _say(note)
         book = VoteBook(output, a, b, dubs)
+        last = Path(a).name, Path(b).name
+        names = last if last[0] != last[1] else (a, b)
         if not result:
             told = "pairs" if len(dubs) > 1 else "pair"
             try:
                 serve(
-                    build_app(Comparison(dubs, (a, b), book, seed)),
+                    build_app(Comparison(dubs, names, book, seed)),
                     port,
                     lambda url: _say(f"{len(dubs)} {told} to judge at {url} (Ctrl-C ends it; votes go to {output})"),
                 )
             except OSError as error:
                 _say(f"wrong usage: --port {port}: {error.strerror}; another, or 0 for any that is free")
                 raise typer.Exit(WRONG_USAGE) from error
-    Console().print(_votes_table(book, (a, b), len(dubs)))
+    Console().print(_votes_table(book, names, len(dubs)))
 
 
 def _votes_table(book: "VoteBook", names: tuple[str, str], pairs: int) -> Table:

@@ -141,7 +141,7 @@ function showResult(result) {
   }
   at("name-a").textContent = a;
   at("name-b").textContent = b;
-  at("result-words").textContent = `You, ${judge}, judged ${total} pairs. Thank you.`;
+  at("result-words").textContent = `You, ${judge}, judged ${total} ${total === 1 ? "pair" : "pairs"}. Thank you.`;
   at("result-share").textContent = result.share === null
     ? "You preferred neither anywhere."
     : `Where you preferred one, it was ${a} in ${percent(result.share)} (95 % confidence: ${percent(result.low)} to ${percent(result.high)}); chance alone would be as lopsided with p = ${result.p_value.toPrecision(2)}.`;
