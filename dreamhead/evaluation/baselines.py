@@ -21,14 +21,16 @@ from dreamhead.pipelines.landmarks_to_frames import LandmarksToFrames
 from dreamhead.records import ShotAnalysis
 
 Picture = NDArray[np.uint8]
-Way = Literal["painted", "warp", "copy"]
+Way = Literal["painted", "merged", "warp", "copy"]
+MERGED = 3
+"""References of the `merged` way: what the first guess of a dub is made of unless settings say otherwise."""
 
 
 class TrueLandmarks:
     """Frames whose target landmarks are the source's own, and whose mouth comes from a reference some time away.
 
-    `painted` is the network's, `warp` the nearest reference alone, moved along the landmarks, `copy` that reference
-    as it is.
+    `painted` is the network's, `warp` the nearest reference alone, moved along the landmarks, `merged` the three
+    nearest so moved and merged, `copy` the nearest as it is.
     Skin is the reference's too: were it the frame's own, the answer would be given away.
     """
 
@@ -55,10 +57,11 @@ class TrueLandmarks:
                 yield from self._pipeline(way, apart)(own, numbers, strength, shot, own_targets(shot), seed=0)
 
     def _pipeline(self, way: Way, apart: int) -> LandmarksToFrames:
-        painting = "diffusion" if self._mixer is None else "mixer"
-        changes: dict[str, Any] = {"renderer": "warp", "references": 1} if way == "warp" else {"renderer": painting}
+        changes: dict[str, Any] = {"renderer": "diffusion" if self._mixer is None else "mixer"}
+        if way == "warp" or way == "merged":
+            changes = {"renderer": "warp", "references": 1 if way == "warp" else MERGED}
         settings = self._settings.model_copy(update={"skin": "reference", **changes})
-        mixer = self._mixer if way != "warp" else None
+        mixer = self._mixer if way == "painted" else None
         return LandmarksToFrames(self._model, self._autoencoder, settings, self._size, apart, mixer)
 
     def _copy(
