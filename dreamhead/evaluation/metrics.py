@@ -47,6 +47,53 @@ def correlation(first: Floats, second: Floats) -> float:
     return float(np.corrcoef(first[both], second[both])[0, 1])
 
 
+def concordance(first: Floats, second: Floats) -> float:
+    """Lin's concordance correlation of (T,) curves where both are known; NaN where hardly anything is, or both are flat.
+
+    Lin 1989, Eq. 1: unlike Pearson's it falls when one curve is wider than the other, or lies higher.
+    """
+    both = np.isfinite(first) & np.isfinite(second)
+    if both.sum() < FEWEST:
+        return float("nan")
+    one, other = first[both].astype(np.float64), second[both].astype(np.float64)
+    apart = one.var() + other.var() + (one.mean() - other.mean()) ** 2
+    if apart < 1e-12:
+        return float("nan")
+    return float(2 * ((one - one.mean()) * (other - other.mean())).mean() / apart)
+
+
+class Closure(NamedTuple):
+    """How well our lips shut when the real ones do; shares are NaN where there is nothing to have a share of."""
+
+    met: float
+    """Share of the real lips' shut moments in which ours are shut too."""
+    false: float
+    """Share of our shut moments in which the real lips are open."""
+    moments: int
+    """Of the real lips."""
+
+
+def closure(ours: Floats, truth: Floats, limit: float, slack: int = 1) -> Closure:
+    """Compare the moments in which two mouths are shut.
+
+    A moment is a run of frames below the limit. It is matched where the other mouth is shut in at least half of its
+    frames, or within `slack` frames of them: a lip sound lasts two or three.
+
+    Args:
+        ours: (T,) lip opening; NaN where it isn't known.
+        truth: (T,) that of the real lips.
+        limit: what counts as shut for this speaker; see `shut_limit`.
+        slack: frames by which a closure may be early or late.
+    """
+    both = np.isfinite(ours) & np.isfinite(truth)
+    our_shut, true_shut = both & (ours < limit), both & (truth < limit)
+    met = _matched(true_shut, our_shut, slack)
+    kept = _matched(our_shut, true_shut, slack)
+    return Closure(
+        float(np.mean(met)) if met else float("nan"), 1 - float(np.mean(kept)) if kept else float("nan"), len(met)
+    )
+
+
 def weighted_psnr(picture: Pixels, truth: Pixels, weight: Floats) -> float:
     """Peak signal-to-noise ratio in dB of (H, W, 3) pictures, 0 to 255, where (H, W) `weight` is; at most 138.1."""
     error = ((picture.astype(np.float64) - truth) ** 2).mean(axis=-1)
@@ -146,6 +193,13 @@ def delay(heard: Floats, given: Floats, most: int) -> int:
     agreement = np.fft.irfft(spectrum, size)
     shifts = np.arange(-most, most + 1)
     return int(shifts[agreement[shifts].argmax()])
+
+
+def _matched(shut: NDArray[np.bool_], other: NDArray[np.bool_], slack: int) -> list[bool]:
+    """Of each run of (T,) `shut`: whether `other` is shut, within `slack` frames, in at least half of it."""
+    near = np.convolve(other, np.ones(2 * slack + 1), "same") > 0 if len(other) > 2 * slack else other
+    edges = np.flatnonzero(np.diff(shut, prepend=False, append=False))
+    return [bool(near[start:stop].mean() >= 0.5) for start, stop in edges.reshape(-1, 2)]
 
 
 def _other(curve: Floats, lag: int) -> Floats:

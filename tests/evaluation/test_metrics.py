@@ -33,6 +33,58 @@ def test_a_flat_curve_has_no_correlation_and_no_warning() -> None:
     assert np.isnan(metrics.lag_correlation(WAVE[:2], WAVE[:2]).best)
 
 
+def test_concordance_falls_with_width_and_height_and_correlation_doesnt() -> None:
+    assert metrics.concordance(WAVE, WAVE) == pytest.approx(1)
+    assert metrics.concordance(-WAVE, WAVE) < 0
+    centred = WAVE - WAVE.mean()
+    # Twice as wide: 2 * 2 / (4 + 1).
+    assert metrics.concordance(2 * centred, centred) == pytest.approx(0.8)
+    # Higher by one standard deviation: 2 / (1 + 1 + 1).
+    assert metrics.concordance(WAVE + WAVE.std(), WAVE) == pytest.approx(2 / 3)
+    assert metrics.correlation(2 * WAVE + 1, WAVE) == pytest.approx(1)
+    holes = WAVE.copy()
+    holes[[4, 50]] = np.nan
+    assert metrics.concordance(holes, WAVE) == pytest.approx(1)
+    assert metrics.concordance(np.zeros(120), WAVE) == pytest.approx(0)
+    assert np.isnan(metrics.concordance(np.zeros(120), np.zeros(120)))
+    assert np.isnan(metrics.concordance(WAVE[:2], WAVE[:2]))
+
+
+def lips(*shut: int, frames: int = 30) -> np.ndarray:
+    """(T,) an opening of 0.3, and 0 in these frames."""
+    opening = np.full(frames, 0.3)
+    opening[list(shut)] = 0
+    return opening
+
+
+def test_closures_are_counted_by_moments() -> None:
+    truth = lips(5, 6, 15, 24, 25)
+    assert metrics.closure(truth, truth, 0.1) == (1, 0, 3)
+    assert metrics.closure(lips(), truth, 0.1)[::2] == (0, 3)
+    assert np.isnan(metrics.closure(lips(), truth, 0.1).false)
+    # One frame early, one frame late, and one where nobody shuts their mouth.
+    found = metrics.closure(lips(4, 16, 20), truth, 0.1)
+    assert (found.met, found.false) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
+    assert metrics.closure(lips(3, 17), truth, 0.1) == (0, 1, 3)
+    assert metrics.closure(lips(3, 17), truth, 0.1, slack=2).met == pytest.approx(2 / 3)
+
+
+def test_a_long_closure_needs_half_of_its_frames() -> None:
+    truth = lips(*range(10, 20))
+    assert metrics.closure(lips(12), truth, 0.1).met == 0
+    assert metrics.closure(lips(12, 13, 14), truth, 0.1).met == 1
+    assert metrics.closure(truth, lips(12), 0.1).false == 1
+
+
+def test_closures_of_frames_without_a_face_count_nowhere() -> None:
+    truth, ours = lips(5, 15), lips(15)
+    ours[3:8] = np.nan
+    assert metrics.closure(ours, truth, 0.1) == (1, 0, 1)
+    unknown = metrics.closure(np.full(30, np.nan), truth, 0.1)
+    assert np.isnan(unknown.met)
+    assert unknown.moments == 0
+
+
 def test_a_picture_is_like_itself() -> None:
     picture = texture(64, 64)
     assert metrics.weighted_psnr(picture, picture, ALL) == pytest.approx(10 * np.log10(255**2 / 1e-9))
