@@ -48,7 +48,7 @@ def correlation(first: Floats, second: Floats) -> float:
 
 
 def concordance(first: Floats, second: Floats) -> float:
-    """Lin's concordance correlation of (T,) curves where both are known; NaN where hardly anything is, or both are flat.
+    """Lin's concordance of (T,) curves where both are known; NaN where hardly anything is, or both are flat.
 
     Lin 1989, Eq. 1: unlike Pearson's it falls when one curve is wider than the other, or lies higher.
     """
