@@ -46,7 +46,7 @@ class LandmarkSettings(Section):
 
     num_inference_steps: int = Field(default=8, ge=1)
     """Denoising steps."""
-    guidance_scale: float = Field(default=2.5, ge=0)
+    guidance_scale: float = Field(default=2.0, ge=0)
     """Classifier-free guidance on the speech; 1 is none."""
     articulation: float = Field(default=1.0, ge=0, le=2)
     """Scale of the mouth's motion about its neutral shape."""
@@ -316,7 +316,7 @@ class VariantSettings(Section):
 class PreparationSettings(Section):
     """How videos become training data. A change prepares every source again, but for that of threads and pool."""
 
-    speech_encoder: str = "whisper"
+    speech_encoder: str = "whisper_layer4"
     """Name of the speech features that are stored."""
     clip_s: float = Field(default=10.0, gt=0, le=60)
     """Longest clip, in seconds; a longer stretch is cut into equal ones."""

@@ -356,7 +356,7 @@ class TrainingSettings(Section):
 
     crop_size: int = Field(default=256, ge=32, multiple_of=32)
     """Side of the aligned crops of the data set, pixels."""
-    speech_encoder: str = "whisper"
+    speech_encoder: str = "whisper_layer4"
     """Name of the speech features of the data set."""
     autoencoder: AutoencoderStage = AutoencoderStage()
     """Between pixels and latents."""
