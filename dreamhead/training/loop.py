@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -283,9 +283,12 @@ class _Trainer:
         self._task.model = self._with_weights(average).eval()
         try:
             with torch.no_grad():
-                judgement = self._task.validate(self._judged)
+                found = self._task.validate(self._judged)
         finally:
             self._task.model = trained
+        # What no clip could tell isn't a number, and JSON has no word for it.
+        known = {name: value for name, value in found.figures.items() if math.isfinite(value)}
+        judgement = replace(found, figures=known)
         if self.journal is not None:
             self.journal.judge(done, judgement)
         self._watcher.noted({"step": done, "validation": judgement.figures})
@@ -293,7 +296,7 @@ class _Trainer:
 
     def _keep(self, done: int, figures: dict[str, float]) -> None:
         if figures:
-            self._folder.judge(done, figures[self._task.score], figures)
+            self._folder.judge(done, figures.get(self._task.score, math.nan), figures)
         self._folder.forget(self._settings.keep)
 
     def _read(self, step: int) -> dict[str, Any]:
