@@ -29,6 +29,9 @@ from dreamhead.pipelines.moving import (
 
 Floats = NDArray[np.floating[Any]]
 
+TRACE = 0.05
+"""A reference with a smaller share of the fine band isn't seen."""
+
 
 @dataclass(frozen=True, eq=False)
 class Face:
@@ -107,6 +110,7 @@ class ShotMixer:
             mixture = self._model(made.moved, made.guides)
         corners = store.corners[len(rows) :].tolist()
         windows = [(slice(y, y + self._window), slice(x, x + self._window)) for x, y in corners]
+        mixture = mixture._replace(fine=_without_traces(mixture.fine))
         parts = (made.sources, enlarged(mixture.fine), _change(mixture, made))
         arrays = (part.float().cpu().numpy() for part in parts)
         return [Mouth(*each) for each in zip(windows, *arrays, strict=True)]
@@ -163,6 +167,12 @@ class _Known(NamedTuple):
     @property
     def features(self) -> tuple[Tensor, Tensor]:
         return self.fine, self.coarse
+
+
+def _without_traces(shares: Tensor) -> Tensor:
+    """(B, K, h, h) shares that sum to one, less those that nobody would see: each costs as much as any other."""
+    kept = shares * (shares >= TRACE)
+    return kept / kept.sum(dim=1, keepdim=True)
 
 
 def _change(mixture: Mixture, made: Examples) -> Tensor:

@@ -14,7 +14,7 @@ from dreamhead.faces.landmark_image import draw
 from dreamhead.faces.mesh_index import POINTS, triangle_index, vertices
 from dreamhead.faces.mouth_window import window_corner
 from dreamhead.models.reference_mixer import Moved, enlarged
-from dreamhead.models.warping import barycentric, blurred, pixel_grid, sample, sources, stretch
+from dreamhead.models.warping import blurred, pixel_grid, sample, sources, stretch
 from dreamhead.pipelines.example import mouth_region
 
 COARSE = 4
@@ -290,7 +290,7 @@ def _places(store: FaceStore, triangles: Tensor, drawn: Drawn) -> _Places:
     corners[:, :, POINTS:] = target[:, None, POINTS:]
     index = store.index[drawn.frames].flatten(1).long()
     points = pixel_grid(side, side, corners.device).flatten(0, 1) + store.corners[drawn.frames][:, None]
-    found = sources(corners, *barycentric(target, triangles, index, points), points)
+    found = sources(target, corners, triangles, index, points)
     crop = found.view(batch, count, side, side, 2)
     stretched = stretch(target, corners, triangles, index).view(batch, count, side, side)
     window = crop - store.corners[drawn.references][:, :, None, None]
@@ -338,7 +338,7 @@ def _colour_change(store: FaceStore, triangles: Tensor, drawn: Drawn, places: _P
     points = points.flatten(0, 1).expand(batch, -1, -1)
     index = store.coarse_index[drawn.frames].flatten(1).long()
     target = store.vertices[drawn.frames]
-    crop = sources(places.corners, *barycentric(target, triangles, index, points), points)
+    crop = sources(target, places.corners, triangles, index, points)
     crop = _mirrored_map(crop.view(batch, count, side, side, 2), size, drawn)
     wanted = nn.functional.avg_pool2d(small.frames, COARSE // 2)[:, None]
     ring = _mirror(store.ring[drawn.frames][:, None].float() / 255, drawn)[:, None].expand(-1, count, -1, -1, -1)
