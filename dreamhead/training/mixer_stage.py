@@ -201,7 +201,9 @@ class MixerTask:
         weight = made.mask * (1 + MOUTH_WEIGHT * made.mouth)
         weight = weight / weight.mean().clamp_min(1e-6)
         alone = painted - made.mask * mixture.added
-        ours, theirs, where = mouth_cut(made.mouth, painted, made.target, made.mask * (0.3 + made.mouth))
+        # The dear networks look at one of each pair.
+        seen = (made.mouth, painted, made.target, made.mask * (0.3 + made.mouth))
+        ours, theirs, where = mouth_cut(*(part[::2] for part in seen))
         return {
             "pixel": weights.pixel * coarse_error(painted, made.target, weight),
             "mixed": weights.mixed * coarse_error(alone, made.target, weight),
@@ -214,7 +216,7 @@ class MixerTask:
 
     def _criticised(self, made: Examples, painted: Tensor) -> dict[str, Tensor]:
         weights = self._settings.loss
-        pictures = mouth_cut(made.mouth, painted, made.target, made.drawn)
+        pictures = mouth_cut(*(part[::2] for part in (made.mouth, painted, made.target, made.drawn)))
         fooled, matching = self._adversary.judge(*pictures)
         self._adversary.learn(*pictures)
         return {"adversary": weights.adversary * fooled, "matching": weights.matching * matching}
