@@ -48,7 +48,7 @@ PROCESSES, TOY_PROCESSES = (1, 2, 4, 8, 16), (1, 2)
 SHARED_FRAMES = 24
 SHARED_S, TOY_SHARED_S = 5.0, 1.0
 READY_S, TOY_READY_S = 120.0, 600.0
-SECTIONS = ("decode", "example", "networks", "paste", "encode", "rest")
+SECTIONS = ("decode", "example", "networks", "composite", "encode", "rest")
 LEAST_CHANGE = 1.0
 """Mean difference of a dubbed mouth's pixels, in levels; no less would be worth the name."""
 
@@ -331,14 +331,14 @@ def work_as_told(told: Connection, number: int, carried: Path, folder: Path, toy
     size = TOY_SIZES[next(reversed(TOY_SIZES))] if toy else SIZES[SHARED]
     opened = open_scaled(carried, folder, size, TOY_FRAMES if toy else SHARED_FRAMES, threads=1, number=number + 1)
     stage, chunk, frames = RenderChunk(opened.work.settings, "", opened.work.uri), with_landmarks(opened), 0
-    paste = landmarks_to_frames.paste
+    composite = landmarks_to_frames.composite
 
     def counting(*arguments: Any) -> Picture:
         nonlocal frames
         if frames and time.monotonic() >= end:
             raise _TimeIsUpError
         frames += 1
-        return paste(*arguments)
+        return composite(*arguments)
 
     _done(stage(chunk))
     told.send((0, 0.0))
@@ -346,7 +346,7 @@ def work_as_told(told: Connection, number: int, carried: Path, folder: Path, toy
         seconds = told.recv()
         frames, began = 0, time.monotonic()
         end = began + seconds
-        with patch.object(landmarks_to_frames, "paste", counting), suppress(_TimeIsUpError):
+        with patch.object(landmarks_to_frames, "composite", counting), suppress(_TimeIsUpError):
             while True:
                 _done(stage(chunk))
         told.send((frames, time.monotonic() - began))
@@ -388,7 +388,7 @@ def _can_tell() -> bool:
 @contextmanager
 def watched_sections(clock: Clock) -> Iterator[None]:
     """Have the stage's and the pipeline's parts counted."""
-    pipeline, place = landmarks_to_frames.LandmarksToFrames, landmarks_to_frames._Place
+    pipeline = landmarks_to_frames.LandmarksToFrames
     with ExitStack() as stack:
 
         def watch(owner: Any, attribute: str, counted: Callable[..., Any]) -> None:
@@ -396,12 +396,10 @@ def watched_sections(clock: Clock) -> Iterator[None]:
 
         watch(render, "read_frames", clock.each("decode", render.read_frames))
         watch(render, "encode_chunk", clock.around("encode", render.encode_chunk))
-        watch(landmarks_to_frames, "paste", clock.around("paste", landmarks_to_frames.paste))
-        watch(landmarks_to_frames, "extract", clock.around("example", landmarks_to_frames.extract))
-        watch(place, "of", clock.around("example", place.of))
-        watch(pipeline, "_example", clock.around("example", pipeline._example))
+        watch(landmarks_to_frames, "composite", clock.around("composite", landmarks_to_frames.composite))
+        watch(pipeline, "_made", clock.around("example", pipeline._made))
         watch(pipeline, "_references", clock.around("example", pipeline._references))
-        watch(pipeline, "paint", clock.around("networks", pipeline.paint))
+        watch(pipeline, "_painted", clock.around("networks", pipeline._painted))
         yield
 
 

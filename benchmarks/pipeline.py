@@ -1,6 +1,6 @@
-"""Frames per second of every step of a dub, in one process on this machine.
+"""Frames per second of every step of a dub, in one process on this machine, and where rendering's milliseconds go.
 
-    python benchmarks/pipeline.py [--video V --audio A] [--config F] [--checkpoint C]
+    python -m benchmarks.pipeline [--video V --audio A] [--config F] [--checkpoint C]
 
 Without files of your own it dubs the demonstration's clip. Steps are measured twice: within a whole dub, and alone.
 """
@@ -12,18 +12,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from benchmarks.gpu_stages import SECTIONS, Clock, watched_sections
 from dreamhead import storage
 from dreamhead.checkpoint import Checkpoint
-from dreamhead.config import DubSettings, RenderSettings, load_yaml
+from dreamhead.config import DubSettings, load_yaml
 from dreamhead.demo.samples import make_samples
+from dreamhead.evaluation.baselines import own_targets
 from dreamhead.media.encode import encode_chunk
 from dreamhead.media.video import probe, read_frames
 from dreamhead.pipelines.analysis import VideoAnalyser
-from dreamhead.pipelines.example import Reference, make_example
 from dreamhead.pipelines.landmarks_to_frames import LandmarksToFrames
-from dreamhead.records import Job, ShotAnalysis, VideoInfo
+from dreamhead.records import Job, VideoInfo
 from dreamhead.stages.device import use_device
 from dreamhead.stages.dub import dub
 
@@ -48,12 +50,20 @@ def main() -> None:
         info = probe(storage.resolve(video, "."))
         device = use_device(settings)
         print(f"{_machine(device)}; {info.width}x{info.height}, {info.frame_count} frames; {_how(settings)}\n")
-        whole(info, storage.resolve(audio, "."), settings, arguments.checkpoint, folder)
+        clock = Clock()
+        with watched_sections(clock), clock.section("rest"):
+            frames = whole(info, storage.resolve(audio, "."), settings, arguments.checkpoint, folder)
+        print("\n| part of rendering | ms a frame |\n|---|---|")
+        for section in SECTIONS[:-1]:
+            print(f"| {section} | {1e3 * clock.seconds[section] / frames:.1f} |")
         alone(info, settings, arguments.checkpoint, device, folder)
 
 
-def whole(info: VideoInfo, audio: str, settings: DubSettings, checkpoint: str, folder: Path) -> None:
-    """Dub once, cold, and divide the frames by each stage's seconds; loading of weights counts in the whole only."""
+def whole(info: VideoInfo, audio: str, settings: DubSettings, checkpoint: str, folder: Path) -> int:
+    """Dub once, cold, and divide the frames by each stage's seconds; loading of weights counts in the whole only.
+
+    Returns how many frames there were.
+    """
     output = str(folder / "output.mp4")
     job = Job(job_id="benchmark", row=0, video_uri=info.uri, audio_uri=audio, output_uri=output)
     began = time.perf_counter()
@@ -64,6 +74,7 @@ def whole(info: VideoInfo, audio: str, settings: DubSettings, checkpoint: str, f
     print("| stage of a dub | frames/s |\n|---|---|")
     for stage, taken in seconds.items():
         print(f"| {stage} | {row['frames'] / taken:.1f} |")
+    return int(row["frames"])
 
 
 def alone(info: VideoInfo, settings: DubSettings, uri: str, device: torch.device, folder: Path) -> None:
@@ -77,7 +88,9 @@ def alone(info: VideoInfo, settings: DubSettings, uri: str, device: torch.device
     parts: dict[str, Callable[[], object]] = {
         "decode": lambda: list(read_frames(info, range(len(frames)))),
         "find and follow the face": lambda: list(analyser(frames, 0, times_s, "largest", info.pixel_aspect)),
-        "networks": lambda: _paint(pipeline, shot, len(frames), settings.render),
+        "example, networks, composite": lambda: list(
+            pipeline(iter(frames), range(len(frames)), np.ones(len(frames), np.float32), shot, own_targets(shot), 0)
+        ),
         "encode": lambda: encode_chunk(
             folder / "part.mp4", frames, info, info.pts[: len(frames)], int(info.end_pts), settings.output
         ),
@@ -89,14 +102,6 @@ def alone(info: VideoInfo, settings: DubSettings, uri: str, device: torch.device
         part()
         print(f"| {name} | {len(frames) / (time.perf_counter() - began):.1f} |")
     analyser.close()
-
-
-def _paint(pipeline: LandmarksToFrames, shot: ShotAnalysis, count: int, render: RenderSettings) -> None:
-    crop, landmarks = shot.reference_crops[0], shot.reference_landmarks[0]
-    mask = pipeline.mask(shot, shot.start)
-    example = make_example(crop, [Reference(crop, landmarks)] * render.references, landmarks, mask)
-    for start in range(0, count, render.batch_size):
-        pipeline.paint([example] * min(render.batch_size, count - start), seed=0)
 
 
 def _machine(device: torch.device) -> str:

@@ -39,7 +39,7 @@ benchmarks.planning`, and 0.173 with ten chunks a job (`--videos 50 --speeches 1
 CHECK_CPU_S, CHECKS_DRIVER_S = 0.004, 0.0001
 """CPU of checking one row: of the tasks under a profiler, of the driver by the same command."""
 ANALYSE_FRAMES_S = 39.0
-"""Of one core: `python benchmarks/pipeline.py`."""
+"""Of one core: `python -m benchmarks.pipeline`."""
 SPEECH_CPU_S = 0.07
 """CPU a second of speech, encoded once for each row: two cores take 1.1 s for 30 s."""
 LANDMARKS_FRAMES_S = 2000.0

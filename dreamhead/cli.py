@@ -21,6 +21,7 @@ from dreamhead.errors import CheckpointError, ConfigError, DreamheadError, Input
 from dreamhead.records import LongerAudio
 
 if TYPE_CHECKING:
+    from dreamhead.evaluation.blind.ballot import VoteBook
     from dreamhead.stages.status import JobStatus
 
 # What takes seconds to import is imported by the command that needs it: `--help` answers at once.
@@ -176,6 +177,64 @@ def clean(
     freed = free(places, analysis=analysis, other_settings=other_settings, dry_run=dry_run, say=_say)
     done = "would be deleted" if dry_run else "deleted"
     Console().print(f"{freed.files} files of {freed.size / 1e6:.1f} MB {done}", highlight=False)
+
+
+@app.command()
+def judge(
+    a: Annotated[str, typer.Argument(help="A video, a folder of videos, or a manifest or results; a path or s3://")],
+    b: Annotated[str, typer.Argument(help="Dubs of the same clips, under the same file names")],
+    output: Annotated[Path, typer.Option(help="Folder for the votes; the same again goes on")] = Path("judgement"),
+    seed: Annotated[int, typer.Option(help="Of the orders and sides; a judge keeps the same with the same")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="On the loopback address; 0: any that is free")] = 0,
+    result: Annotated[bool, typer.Option("--result", help="Only say what was voted so far")] = False,
+) -> None:
+    """Let people compare two sets of dubs, blind: a page with both side by side in random order.
+
+    Keys choose the left, the right or neither. Ctrl-C ends it, and tells the counts of all judges with 95 % confidence.
+    """
+    from dreamhead.cluster.compared import match_dubs
+    from dreamhead.evaluation.blind.app import Comparison, build_app, serve
+    from dreamhead.evaluation.blind.ballot import VoteBook
+    from dreamhead.scratch import scratch_folder
+
+    with scratch_folder() as scratch:
+        dubs, notes = match_dubs(storage.resolve(a, "."), storage.resolve(b, "."), scratch)
+        for note in notes:
+            _say(note)
+        book = VoteBook(output, a, b, dubs)
+        last = Path(a).name, Path(b).name
+        names = last if last[0] != last[1] else (a, b)
+        if not result:
+            told = "pairs" if len(dubs) > 1 else "pair"
+            try:
+                serve(
+                    build_app(Comparison(dubs, names, book, seed)),
+                    port,
+                    lambda url: _say(f"{len(dubs)} {told} to judge at {url} (Ctrl-C ends it; votes go to {output})"),
+                )
+            except OSError as error:
+                _say(f"wrong usage: --port {port}: {error.strerror}; another, or 0 for any that is free")
+                raise typer.Exit(WRONG_USAGE) from error
+    Console().print(_votes_table(book, names, len(dubs)))
+
+
+def _votes_table(book: "VoteBook", names: tuple[str, str], pairs: int) -> Table:
+    from dreamhead.evaluation.blind.tally import Tally, by_clip, by_judge
+
+    votes = book.votes()
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("", "pairs", f"{names[0]} better", "no difference", f"{names[1]} better", "share of the first"):
+        table.add_column(escape(heading), overflow="fold", justify="left" if not heading else "right")
+    table.add_column("sign test, p", justify="right")
+    rows = {escape(judge): tally for judge, tally in by_judge(votes).items()}
+    rows |= {"all votes": Tally.of(vote.preferred for vote in votes), "a voice a clip": by_clip(votes)}
+    for name, tally in rows.items():
+        low, high = tally.interval
+        share = f"{100 * tally.share:.0f} % ({100 * low:.0f} to {100 * high:.0f} %)" if tally.a + tally.b else "–"
+        count = tally.a + tally.equal + tally.b
+        of = f"{count} of {pairs}" if name != "all votes" else str(count)
+        table.add_row(name, of, str(tally.a), str(tally.equal), str(tally.b), share, f"{tally.p_value:.2g}")
+    return table
 
 
 def _status_facts(one: "JobStatus") -> dict[str, str | int]:

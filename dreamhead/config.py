@@ -37,6 +37,8 @@ class AnalysisSettings(Section):
     """Standard deviation of the Gaussian that smooths the crop's transform over time."""
     reference_frames: int = Field(default=40, ge=1)
     """Most frames of a shot kept as references, spread over the shapes that the mouth takes."""
+    reference_mb: int = Field(default=256, ge=1)
+    """Most memory for the references' own pixels, in MiB; of faces so large that they need more, fewer are kept."""
 
 
 class LandmarkSettings(Section):
@@ -44,7 +46,7 @@ class LandmarkSettings(Section):
 
     num_inference_steps: int = Field(default=8, ge=1)
     """Denoising steps."""
-    guidance_scale: float = Field(default=2.5, ge=0)
+    guidance_scale: float = Field(default=2.0, ge=0)
     """Classifier-free guidance on the speech; 1 is none."""
     articulation: float = Field(default=1.0, ge=0, le=2)
     """Scale of the mouth's motion about its neutral shape."""
@@ -314,7 +316,7 @@ class VariantSettings(Section):
 class PreparationSettings(Section):
     """How videos become training data. A change prepares every source again, but for that of threads and pool."""
 
-    speech_encoder: str = "whisper"
+    speech_encoder: str = "whisper_layer4"
     """Name of the speech features that are stored."""
     clip_s: float = Field(default=10.0, gt=0, le=60)
     """Longest clip, in seconds; a longer stretch is cut into equal ones."""

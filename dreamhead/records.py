@@ -257,6 +257,12 @@ class ShotAnalysis:
     """(R, S, S, 3) their aligned crops, RGB."""
     reference_landmarks: NDArray[np.float32]
     """(R, K, 3) their landmarks in pixels of their own crop."""
+    reference_crop_transforms: NDArray[np.float32]
+    """(R, 2, 3) from their frames' own pixels to their crops."""
+    reference_boxes: NDArray[np.int64]
+    """(R, 4) left, top, right, bottom of what is kept of their frames at its own resolution: the lower face."""
+    reference_pixels: NDArray[np.uint8]
+    """(N, 3) RGB of these boxes, one's rows after the other's; see `faces.reference.patch`."""
     pixel_aspect: float = 1.0
     """Width of the frames' pixels over their height, see `VideoInfo.pixel_aspect`."""
     overlay_spans: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 3), np.int64))

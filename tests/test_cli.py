@@ -50,7 +50,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     assert cli.main(["--version"]) == 0
     said = capsys.readouterr().out
-    assert all(command in said for command in ("dub", "demo", "inspect"))
+    assert all(command in said for command in ("dub", "demo", "inspect", "judge"))
     assert said.endswith(f"dreamhead {__version__}\n")
 
 

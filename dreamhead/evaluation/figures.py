@@ -41,6 +41,12 @@ FIGURES: dict[str, Figure] = {
         "By which our lips are later than the speech in the file: the lag of the line above, less the delay of the "
         "file's sound against the speech that was given. Positive: lips late.",
     ),
+    "concordance": Figure(
+        "concordance",
+        3,
+        "The same agreement where width and height count too (Lin 1989), in the same frame: opening too wide, or too "
+        "far on the whole, lowers it.",
+    ),
     "articulation": Figure(
         "articulation", 2, "Spread (standard deviation) of our lip opening relative to the speaker's own."
     ),
@@ -49,6 +55,20 @@ FIGURES: dict[str, Figure] = {
         0,
         "Share of frames whose lip opening is small for this speaker: below the stated share of the way from the 5th "
         "to the 95th percentile of the speaker's own.",
+        percent=True,
+    ),
+    "closure": Figure(
+        "closures met",
+        0,
+        "Share of the moments in which the speaker's lips are shut (in the sense of the line above) in which ours are "
+        "shut too, for at least half of the moment, 40 ms early or late allowed. All closures count: no recogniser of "
+        "phonemes is at hand to tell p, b and m from the rest.",
+        percent=True,
+    ),
+    "closure_false": Figure(
+        "false closures",
+        0,
+        "Share of the moments in which our lips are shut in which the speaker's are open.",
         percent=True,
     ),
     "jitter": Figure(
@@ -77,16 +97,34 @@ FIGURES: dict[str, Figure] = {
         "Levels of 255 by which the change of colour across the edge of the dubbed region differs from the source's.",
     ),
     "seam": Figure("seam", 2, "Mean change of colour across that edge, relative to the source's; 1 is no seam."),
+    "perceptual": Figure(
+        "perceptual distance",
+        4,
+        "How differently the first three blocks of VGG16 see the mouth of ours and of the source (the idea of LPIPS, "
+        "but other weights and no learned heads: it isn't LPIPS, and compares with itself only). In the aligned crop, "
+        "half of its side around the lips: there every face has the same size, which such a network sees as part of "
+        "the picture.",
+    ),
     "sharpness": Figure(
-        "sharpness", 2, "Energy of the Laplacian of the lips' region, relative to the source's; below 1 is softer."
+        "sharpness",
+        2,
+        "Variance of what a Gaussian of one pixel takes from the mouth, in the frame's own pixels, relative to the "
+        "source's in the same frames: crops would hide what a large face loses. Below 1 is softer.",
     ),
     "flicker": Figure(
         "flicker",
         2,
-        "Mean second difference over time of the lips' pixels in the crop, relative to the source's.",
+        "Mean change of the mouth's luma from frame to frame that no motion explains (optical flow taken out), "
+        "relative to the source's. A soft mouth has less that could flicker: read it beside sharpness.",
     ),
     "faces_found": Figure("faces found", 0, "Share of judged frames in which the detector still finds the face.", True),
-    "identity": Figure("identity", 3, "Cosine of the recognition network's embeddings of our face and the source's."),
+    "identity": Figure(
+        "identity",
+        2,
+        "Distance of the recognition network's embeddings of our face and the source's in the same frame, relative to "
+        "that of two real moments of the clip; 1 is as far apart as the speaker is from themself.",
+    ),
+    "identity_distance": Figure("identity distance", 3, "The same distance as the network has it."),
     "lpips": Figure("LPIPS", 3, "Learned distance (Zhang et al. 2018, AlexNet) of the aligned crops; 0 is the same."),
     "lse_c": Figure("LSE-C", 2, "SyncNet's confidence: median less least distance over the offsets; more is better."),
     "lse_d": Figure("LSE-D", 2, "SyncNet's least distance over the offsets; less is better."),
@@ -98,7 +136,8 @@ FID = Figure("FID", 1, "Distance of Inception features of all clips' crops from 
 
 SYNC = (
     *("correlation", "correlation_best", "lag_ms", "speech_correlation", "speech_lag_ms"),
-    *("articulation", "shut", "jitter", "mouth_lmd", "mouth_lmd_px", "face_lmd", "face_lmd_px"),
+    *("concordance", "articulation", "shut", "closure", "closure_false", "jitter"),
+    *("mouth_lmd", "mouth_lmd_px", "face_lmd", "face_lmd_px"),
     *("lse_c", "lse_d", "av_offset_frames"),
 )
 """Figures of motion and sound."""

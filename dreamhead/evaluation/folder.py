@@ -15,7 +15,7 @@ from dreamhead.evaluation.settings import EvaluationSettings
 from dreamhead.stages.artefacts import load_json, save_json
 from dreamhead.stages.work import fingerprint
 
-METHOD = 1
+METHOD = 2
 """Counts changes of what a figure means: verdicts of another number are judged again."""
 
 NOT_JUDGING = {"conditions", "targets", "pool", "max_attempts", "no_progress_timeout_s"}

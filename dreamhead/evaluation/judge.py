@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 SOUNDS: tuple[ConditionName, ...] = ("real", "reencoded", "self", "shuffled", "cross")
 """Conditions in which lips and sound should go together."""
+TRUE_LANDMARKS: tuple[ConditionName, ...] = ("painted", "merged", "warp", "copy")
+"""Conditions whose lips are where the source's are: their worst moments are those of the worst pictures."""
 NO_TRUTH = "no true frames: this speech was never said in this picture"
 NOTHING = "nothing to compare: flat, or too few frames"
 
@@ -115,13 +117,13 @@ class ConditionJudge:
         motion, has_truth = Motion.of(source.landmarks, landmarks, judged), task.condition in HAS_TRUTH
         rate = float(source.info.average_rate)
         figures = motion_figures(motion, take.truth, delay_s, rate, has_truth, self._settings)
-        moments, worst = choose_moments(
-            judged, _badness(motion, has_truth), self._settings.moments, self._settings.worst_moments
-        )
         with _timed(seconds, "look"):
-            seen = look(source, take, landmarks, judged, moments, has_truth, self._settings, self._judges)
+            seen = look(source, take, landmarks, judged, has_truth, self._settings, self._judges)
+        badness = seen.picture_error if task.condition in TRUE_LANDMARKS else _badness(motion, has_truth)
+        moments, worst = choose_moments(judged, badness, self._settings.moments, self._settings.worst_moments)
+        shown = [seen.shown[frame] for frame in moments]
         known, missing = _split({**figures, **in_sync, **seen.figures}, task.condition, self._judges.missing)
-        storage.write_bytes(self._folder.picture_uri(task), strip(seen.shown, worst, self._settings.picture_px))
+        storage.write_bytes(self._folder.picture_uri(task), strip(shown, worst, self._settings.picture_px))
         save_arrays(self._folder.arrays_uri(task), landmarks=landmarks, judged=judged, **seen.features)
         return Verdict(
             clip_id=task.clip.clip_id,

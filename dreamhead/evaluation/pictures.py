@@ -66,6 +66,14 @@ def jpeg(picture: Picture, quality: int) -> bytes:
     return bytes(cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), settings)[1].tobytes())
 
 
+def shrunk(picture: Picture, side: int) -> Picture:
+    """An (S, S, 3) picture with `side` pixels a side."""
+    if picture.shape[0] == side:
+        return picture
+    way = cv2.INTER_AREA if side < picture.shape[0] else cv2.INTER_CUBIC
+    return np.ascontiguousarray(cv2.resize(picture, (side, side), interpolation=way))
+
+
 def _beside(shown: list[Shown], worst: list[int], side: int) -> Picture:
     columns = [_column(pair, pair.frame in worst, side) for pair in shown]
     gap = np.full((columns[0].shape[0], GAP, 3), 255, np.uint8)
@@ -73,13 +81,8 @@ def _beside(shown: list[Shown], worst: list[int], side: int) -> Picture:
 
 
 def _column(pair: Shown, is_worst: bool, side: int) -> Picture:
-    rows = [_shrunk(picture, side) for picture in (pair.truth, pair.ours)]
+    rows = [np.array(shrunk(picture, side)) for picture in (pair.truth, pair.ours)]
     if is_worst:
         cv2.rectangle(rows[1], (0, 0), (side - 1, side - 1), WORST_COLOUR, 3)
     gap = np.full((GAP, side, 3), PLAIN_COLOUR, np.uint8)
     return np.concatenate([rows[0], gap, rows[1]])
-
-
-def _shrunk(picture: Picture, side: int) -> Picture:
-    way = cv2.INTER_AREA if side < picture.shape[0] else cv2.INTER_CUBIC
-    return np.ascontiguousarray(cv2.resize(picture, (side, side), interpolation=way))

@@ -26,6 +26,7 @@ from dreamhead.evaluation.records import Verdict
 from dreamhead.evaluation.settings import CONDITIONS, ConditionName, EvaluationSettings
 from dreamhead.evaluation.summary import ClipSummary, Spread, Summary, summarise
 
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 TEMPLATES = Path(__file__).parent / "templates"
 
 CONDITION_TEXTS: dict[ConditionName, tuple[str, str]] = {
@@ -35,9 +36,10 @@ CONDITION_TEXTS: dict[ConditionName, tuple[str, str]] = {
     "shuffled": ("shuffled speech", "dubbed with its own speech shifted by half its length"),
     "silent": ("silence", "dubbed with digital silence"),
     "cross": ("other speech", "dubbed with the next clip's speech"),
-    "painted": ("painted", "true landmarks, painted by the network from a reference some time away"),
-    "warp": ("warp", "true landmarks, that reference merely moved along them"),
-    "copy": ("copy", "that reference merely pasted"),
+    "painted": ("painted", "true landmarks, painted by the renderer from references some time away"),
+    "merged": ("three warps", "true landmarks, the three nearest references moved along them and merged"),
+    "warp": ("warp", "true landmarks, the nearest reference alone, merely moved along them"),
+    "copy": ("copy", "the nearest reference merely pasted"),
 }
 
 RESULTS_SCHEMA = pa.schema(
@@ -83,13 +85,23 @@ def publish(evaluation: Evaluation, output_uri: str) -> Summary:
     summary = evaluation.summary()
     storage.write_bytes(storage.join(output_uri, "results.json"), _json(evaluation, summary))
     storage.write_bytes(storage.join(output_uri, "results.parquet"), _parquet(evaluation))
-    page = _render("report.html.j2", evaluation, summary, clips=[_shown(clip, output_uri) for clip in summary.clips])
+    clips = [_shown(clip, output_uri) for clip in summary.clips]
+    by_name = {shown["clip"].clip_id: shown["conditions"] for shown in clips}
+    worst = [
+        (case, by_name[case.clip_id][case.condition])
+        for case in summary.worst
+        if case.condition in by_name[case.clip_id]
+    ]
+    page = _render("report.html.j2", evaluation, summary, clips=clips, worst=worst)
     storage.write_bytes(storage.join(output_uri, "report.html"), page.encode())
     return summary
 
 
 def write_markdown(evaluation: Evaluation, path: Path, with_pictures: bool) -> None:
-    """Write the tables as Markdown, and the clips' pictures into the folder of the file's own name beside it."""
+    """Write the tables as Markdown, and the clips' pictures into the folder of the file's own name beside it.
+
+    A file that holds the lines BEGIN and END keeps what stands before and after them.
+    """
     summary = evaluation.summary()
     pictures: dict[str, list[tuple[ConditionName, str]]] = {}
     for clip in summary.clips if with_pictures else []:
@@ -102,7 +114,14 @@ def write_markdown(evaluation: Evaluation, path: Path, with_pictures: bool) -> N
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn = _drawn_curves(summary, path)
     text = _render("report.md.j2", evaluation, summary, clips=summary.clips, pictures=pictures, drawn=drawn)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(_put_into(path, text), encoding="utf-8")
+
+
+def _put_into(path: Path, tables: str) -> str:
+    """The file with the tables between its two marks; a file of their own, with a title, where it has none."""
+    before, begin, rest = (path.read_text(encoding="utf-8") if path.is_file() else "").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    return f"{before}{begin}\n\n{tables}\n{end}{after}" if end else f"# Evaluation\n\n{tables}"
 
 
 def _drawn_curves(summary: Summary, path: Path) -> str:
@@ -157,7 +176,7 @@ def _render(template: str, evaluation: Evaluation, summary: Summary, **more: Any
         figures=FIGURES,
         fid_figure=FID,
         tables=(("Lips and speech", _measured(summary, SYNC)), ("Pictures", _measured(summary, PICTURE))),
-        how_to_give=HOW_TO_GIVE,
+        how_to_give=[text for name, text in HOW_TO_GIVE.items() if name in summary.not_given],
         **more,
     )
 

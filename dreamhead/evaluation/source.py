@@ -1,6 +1,6 @@
 """The stretch of a clip that is judged: its frames, its analysis and its speech, made ready once for all conditions."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -42,6 +42,8 @@ class JudgedSource:
     shots: list[ShotAnalysis]
     strength: NDArray[np.float32]
     """(T,) how much of each frame is dubbed."""
+    faces: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    """By frame: the (C,) embedding of the source's face, as far as it was asked for."""
 
     @property
     def frame_count(self) -> int:

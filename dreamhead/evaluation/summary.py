@@ -41,9 +41,13 @@ class Target:
     """As people read it."""
     figure: str
     """Name in FIGURES that says how the value is written."""
+    condition: ConditionName
+    """Whose pictures show it."""
     value: Callable[[ByCondition], float | None]
     """Of one clip; None where it wasn't measured."""
     is_met: Callable[[float], bool]
+    badness: Callable[[float], float]
+    """More is worse."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,15 @@ class ClipSummary:
 
 
 @dataclass(frozen=True)
+class WorstCase:
+    """One condition of one clip that misses a target further than any other clip, and every target so missed."""
+
+    clip_id: str
+    condition: ConditionName
+    checks: list[Check]
+
+
+@dataclass(frozen=True)
 class Summary:
     """Everything that a report tells."""
 
@@ -115,6 +128,18 @@ class Summary:
     fid: dict[ConditionName, float] = field(default_factory=dict)
     not_given: dict[str, str] = field(default_factory=dict)
     """Figures that no clip has, since the weights that judge them weren't given."""
+
+    @property
+    def worst(self) -> list[WorstCase]:
+        """Where targets are missed most, the one that misses most targets first; none where all are met."""
+        found: dict[tuple[str, ConditionName], list[Check]] = {}
+        for number, overall in enumerate(self.checks):
+            missed = [(clip, clip.checks[number]) for clip in self.clips if clip.checks[number].met is False]
+            if missed:
+                clip, check = max(missed, key=lambda one: overall.target.badness(one[1].value or 0.0))
+                found.setdefault((clip.clip_id, overall.target.condition), []).append(check)
+        cases = [WorstCase(*place, checks) for place, checks in found.items()]
+        return sorted(cases, key=lambda case: -len(case.checks))
 
 
 def summarise(verdicts: Iterable[Verdict], targets: TargetSettings, not_given: dict[str, str]) -> Summary:
@@ -137,56 +162,92 @@ def summarise(verdicts: Iterable[Verdict], targets: TargetSettings, not_given: d
 def targets_of(settings: TargetSettings) -> list[Target]:
     """The targets in the order of the report."""
     return [
-        Target(
-            "own speech: correlation at the best lag",
-            f"at least {settings.correlation:g}",
-            "correlation_best",
-            _figure("self", "correlation_best"),
-            lambda value: value >= settings.correlation,
-        ),
+        _at_least("own speech: correlation at the best lag", settings.correlation, "self", "correlation_best"),
         Target(
             "own speech: ms between lips and speech",
             f"at most {settings.lag_ms:g}",
             "speech_lag_ms",
+            "self",
             _size(_figure("self", "speech_lag_ms")),
             lambda value: value <= settings.lag_ms,
+            abs,
+        ),
+        _at_least("own speech: concordance", settings.concordance, "self", "concordance"),
+        _between(
+            "own speech: articulation", settings.articulation_least, settings.articulation_most, "self", "articulation"
+        ),
+        _between(
+            "own speech: jitter against the real mouth", settings.jitter_least, settings.jitter_most, "self", "jitter"
+        ),
+        _at_most("own speech: seam", settings.seam, "self", "seam"),
+        _at_most("shuffled speech: correlation left", settings.shuffled, "shuffled", "correlation"),
+        _at_least("silence: mouth shut", settings.shut, "silent", "shut"),
+        _gain("true landmarks: mouth above three merged warps, dB", settings.gain_over_merged_db, "merged"),
+        _gain("true landmarks: mouth above one warp, dB", settings.gain_over_warp_db, "warp"),
+        _between(
+            "true landmarks: sharpness", settings.sharpness_least, settings.sharpness_most, "painted", "sharpness"
         ),
         Target(
-            "shuffled speech: correlation left",
-            f"at most {settings.shuffled:g}",
-            "correlation",
-            _figure("shuffled", "correlation"),
-            lambda value: value <= settings.shuffled,
+            "true landmarks: perceptual distance relative to the better warp's",
+            f"below {settings.perceptual:g}",
+            "concordance",
+            "painted",
+            _relative_perceptual,
+            lambda value: value < settings.perceptual,
+            float,
         ),
-        Target(
-            "silence: mouth shut",
-            f"at least {100 * settings.shut:g} %",
-            "shut",
-            _figure("silent", "shut"),
-            lambda value: value >= settings.shut,
-        ),
-        Target(
-            "true landmarks: mouth PSNR, dB",
-            f"at least {settings.mouth_psnr_db:g}",
-            "mouth_psnr_db",
-            _figure("painted", "mouth_psnr_db"),
-            lambda value: value >= settings.mouth_psnr_db,
-        ),
-        Target(
-            "true landmarks: above the warp, dB",
-            f"at least {settings.gain_over_warp_db:g}",
-            "mouth_psnr_db",
-            _gain,
-            lambda value: value >= settings.gain_over_warp_db,
-        ),
-        Target(
-            "own speech: jitter against the real mouth",
-            f"{settings.jitter_least:g} to {settings.jitter_most:g}",
-            "jitter",
-            _figure("self", "jitter"),
-            lambda value: settings.jitter_least <= value <= settings.jitter_most,
-        ),
+        _at_most("true landmarks: identity against two real moments", settings.identity, "painted", "identity"),
     ]
+
+
+def _at_least(label: str, limit: float, condition: ConditionName, name: str) -> Target:
+    text = FIGURES[name].text(limit) if FIGURES[name].percent else f"{limit:g}"
+    value = _figure(condition, name)
+    return Target(label, f"at least {text}", name, condition, value, lambda found: found >= limit, lambda found: -found)
+
+
+def _at_most(label: str, limit: float, condition: ConditionName, name: str) -> Target:
+    value = _figure(condition, name)
+    return Target(label, f"at most {limit:g}", name, condition, value, lambda found: found <= limit, float)
+
+
+def _between(label: str, least: float, most: float, condition: ConditionName, name: str) -> Target:
+    value, middle = _figure(condition, name), (least + most) / 2
+    return Target(
+        label,
+        f"{least:g} to {most:g}",
+        name,
+        condition,
+        value,
+        lambda found: least <= found <= most,
+        lambda found: abs(found - middle),
+    )
+
+
+def _gain(label: str, limit: float, over: ConditionName) -> Target:
+    """Gain of the painted mouth's PSNR over another condition's."""
+
+    def value(verdicts: ByCondition) -> float | None:
+        painted, warped = (_figure(condition, "mouth_psnr_db")(verdicts) for condition in ("painted", over))
+        return None if painted is None or warped is None else painted - warped
+
+    return Target(
+        label,
+        f"at least {limit:g}",
+        "mouth_psnr_db",
+        "painted",
+        value,
+        lambda found: found >= limit,
+        lambda found: -found,
+    )
+
+
+def _relative_perceptual(verdicts: ByCondition) -> float | None:
+    """Perceptual distance of the painted mouth, relative to the lesser one of the warps."""
+    painted = _figure("painted", "perceptual")(verdicts)
+    warped = [_figure(condition, "perceptual")(verdicts) for condition in ("merged", "warp")]
+    known = [value for value in warped if value]
+    return painted / min(known) if painted is not None and known else None
 
 
 def _clip(verdicts: Sequence[Verdict], targets: Sequence[Target]) -> ClipSummary:
@@ -240,9 +301,3 @@ def _size(value: Callable[[ByCondition], float | None]) -> Callable[[ByCondition
         return None if found is None else abs(found)
 
     return size
-
-
-def _gain(verdicts: ByCondition) -> float | None:
-    painted = _figure("painted", "mouth_psnr_db")(verdicts)
-    warped = _figure("warp", "mouth_psnr_db")(verdicts)
-    return None if painted is None or warped is None else painted - warped

@@ -1,7 +1,7 @@
-"""The aligned crop of the lower face: cut it out, mask it by pose alone, blend it back."""
+"""The aligned crop of the lower face: cut it out, mask it by pose alone, match its colours."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -94,79 +94,26 @@ def pose_mask(neutral: Floats, pose: Pose, transform: Floats, size: int, feather
         transform: (2, 3) of the crop, a similarity.
         feather: width of the soft edge as a share of the crop's side.
     """
-    outline = pose.to_pixels(_mask_outline(neutral)[None])[0]
+    outline = pose.to_pixels(lower_face_outline(neutral)[None])[0]
     corners = apply_transform(transform, outline[:, :2])
     mask = np.zeros((size, size), np.uint8)
     cv2.fillPoly(mask, [np.round(cv2.convexHull(corners) * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
     return _soften(mask, feather * size)
 
 
-class Moved(NamedTuple):
-    """How a frame's own pixels were moved to make part of its crop, so that finer ones can be moved alike."""
-
-    source: NDArray[np.float32]
-    """(S, S, 2) x, y in the crop that each pixel came from."""
-    crop: Pixels
-    """(S, S, 3) the frame's crop, so moved."""
-    share: NDArray[np.float32]
-    """(S, S) 1 where these pixels are what is seen, 0 where others are."""
-
-
-def paste(
-    frame: NDArray[np.uint8],
-    crop: Pixels,
-    opacity: NDArray[np.float32],
-    transform: Floats,
-    moved: Moved | None = None,
-) -> NDArray[np.uint8]:
-    """A copy of the frame with the (S, S, 3) crop blended in; where nothing is opaque, the frame's own to the bit.
+def lower_face_outline(neutral: Floats) -> Floats:
+    """(N, 3) canonical points around the lower face: the jaw let down, and a line under the nose.
 
     Args:
-        transform: (2, 3) from the frame's own pixels, see `from_stored`.
-        moved: gives back what the crop is too coarse to hold: the frame's own details, moved like the crop's pixels.
+        neutral: (478, 3) canonical face.
     """
-    height, width = frame.shape[:2]
-    size = crop.shape[0]
-    left, top, right, bottom = _footprint(transform, size, width, height)
-    result: NDArray[np.uint8] = frame.copy()
-    if right <= left or bottom <= top:
-        return result
-    local = transform.astype(np.float64).copy()
-    local[:, 2] += local[:, :2] @ (left, top)
-    shape = (right - left, bottom - top)
-    painted = _drawn(crop.astype(np.float32), local, shape, cv2.INTER_CUBIC)
-    if moved is not None:
-        painted += _detail(frame, moved, local, (left, top), shape)
-    alpha = _drawn(opacity, local, shape, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)[..., None]
-    region = result[top:bottom, left:right].astype(np.float32)
-    region += (painted - region) * alpha
-    result[top:bottom, left:right] = np.clip(np.rint(region), 0, 255).astype(np.uint8)
-    return result
-
-
-def _drawn(
-    crop: Floats, local: Floats, shape: tuple[int, int], method: int, border: int = cv2.BORDER_REPLICATE
-) -> NDArray[np.float32]:
-    """What is in the pixels of a crop, in the pixels of a frame of (width, height) `shape`."""
-    flags = method | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpAffine(crop, local, shape, flags=flags, borderMode=border), np.float32)
-
-
-def _detail(
-    frame: NDArray[np.uint8], moved: Moved, local: Floats, corner: tuple[int, int], shape: tuple[int, int]
-) -> NDArray[np.float32]:
-    """(height, width, 3) the frame moved at its own resolution, less the same at the crop's."""
-    size = len(moved.source)
-    columns = np.arange(size, dtype=np.float32)
-    still = np.stack(np.broadcast_arrays(columns, columns[:, None]), axis=-1)
-    shift = _drawn(moved.source - still, local, shape, cv2.INTER_LINEAR) @ np.linalg.inv(local[:, :2]).T
-    x = shift[..., 0] + (np.arange(shape[0]) + corner[0])
-    y = shift[..., 1] + (np.arange(shape[1]) + corner[1])[:, None]
-    x, y = x.astype(np.float32), y.astype(np.float32)
-    fine = cv2.remap(frame, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    coarse = _drawn(moved.crop.astype(np.float32), local, shape, cv2.INTER_CUBIC)
-    share = _drawn(moved.share, local, shape, cv2.INTER_LINEAR)[..., None]
-    return np.asarray(share * (fine.astype(np.float32) - coarse), np.float32)
+    jaw = neutral[list(topology.JAW)].copy()
+    jaw = jaw[jaw[:, 1] > neutral[topology.NOSE_BRIDGE[5], 1]]
+    depth = np.clip((jaw[:, 1] - 1.0) / 0.85, 0, 1)
+    jaw[:, 1] += JAW_DROP * depth**2
+    nose = neutral[list(topology.NOSE_BASE)] + [0, 0.02, 0]
+    outline: Floats = np.concatenate([jaw, nose])
+    return outline
 
 
 def match_colour(painted: Pixels, target: Pixels, opacity: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -188,17 +135,6 @@ def match_colour(painted: Pixels, target: Pixels, opacity: NDArray[np.float32]) 
     return np.asarray(painted + change, np.float32)
 
 
-def _mask_outline(neutral: Floats) -> Floats:
-    """(N, 3) canonical points around the lower face: the jaw let down, and a line under the nose."""
-    jaw = neutral[list(topology.JAW)].copy()
-    jaw = jaw[jaw[:, 1] > neutral[topology.NOSE_BRIDGE[5], 1]]
-    depth = np.clip((jaw[:, 1] - 1.0) / 0.85, 0, 1)
-    jaw[:, 1] += JAW_DROP * depth**2
-    nose = neutral[list(topology.NOSE_BASE)] + [0, 0.02, 0]
-    outline: Floats = np.concatenate([jaw, nose])
-    return outline
-
-
 def _soften(mask: NDArray[np.uint8], width: float) -> NDArray[np.float32]:
     """Opacity that rises from 0 at the mask's edge to 1 `width` pixels inside; never beyond the mask."""
     inside = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
@@ -206,15 +142,6 @@ def _soften(mask: NDArray[np.uint8], width: float) -> NDArray[np.float32]:
     # The networks paint the lower three quarters of the crop; a head thrown back must not reach above them.
     share[: mask.shape[0] // 4] = 0
     return np.asarray(share * share * (3 - 2 * share), np.float32)
-
-
-def _footprint(transform: Floats, size: int, width: int, height: int) -> tuple[int, int, int, int]:
-    corners = np.array([[0, 0], [size, 0], [0, size], [size, size]], np.float64)
-    inverse = cv2.invertAffineTransform(transform.astype(np.float64))
-    points = corners @ inverse[:, :2].T + inverse[:, 2]
-    left, top = np.clip(np.floor(points.min(axis=0)), 0, (width, height)).astype(int)
-    right, bottom = np.clip(np.ceil(points.max(axis=0)) + 1, 0, (width, height)).astype(int)
-    return int(left), int(top), int(right), int(bottom)
 
 
 def _build(parameters: Floats, size: int) -> NDArray[np.float64]:

@@ -6,10 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamhead.faces import topology
+from dreamhead.faces.mesh_index import mesh, triangle_index, vertices
 
-# Points around the face that stay where they are, as multiples of the oval's distance from the face's middle.
-RIM = 1.35
 STRETCH_LIMIT = 3.0
 
 
@@ -22,24 +20,24 @@ class Displacement(NamedTuple):
     """(S, S) log2 of how much larger the pixel's triangle became, limited to +-3; 0 where nothing moves."""
 
 
-def displacement(source: NDArray[np.float32], target: NDArray[np.float32], size: int) -> Displacement:
-    """Field that is linear over each triangle of the face's mesh and fades to zero outside the face.
+def displacement(
+    source: NDArray[np.float32],
+    target: NDArray[np.float32],
+    size: int,
+    index: NDArray[np.int16] | None = None,
+) -> Displacement:
+    """Field that is linear over each triangle of the face's mesh and fades to zero outside the target's face.
 
     Args:
-        source: (478, 3) landmarks of the picture to be warped, pixels of the crop.
+        source: (478, 3) landmarks of the picture to be warped, pixels of its crop.
         target: (478, 3) landmarks that it shall have.
         size: S, side of the crop.
+        index: (S, S) the target's `triangle_index`, if it is known: it serves all sources.
     """
-    triangles = mesh()
-    start, end = _with_rim(source, target)
-    moved = np.abs(start - end).max(axis=1)[triangles].max(axis=1) > 1e-3
-    # Far triangles first: where the turned cheek folds over itself, the near side is what is seen.
-    depth = end[triangles, 2].mean(axis=1)
-    order = np.argsort(-depth)
-    order = order[moved[order]]
-    chosen = triangles[order]
-    affine, growth = _affine(start[chosen, :2], end[chosen, :2])
-    index = _rasterise(end[chosen, :2], size)
+    end = vertices(target)
+    if index is None:
+        index = triangle_index(end, size)
+    affine, growth = _affine(np.concatenate([source, end[len(source) :]]), end)
     return _field(affine, growth, index, size)
 
 
@@ -49,45 +47,27 @@ def warp(image: NDArray[np.uint8], field: Displacement) -> NDArray[np.uint8]:
     return np.asarray(cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
-def mesh() -> NDArray[np.int64]:
-    """Triangles of the face and of the ring from its oval to the rim, whose points are numbered from 478."""
-    oval = np.array(topology.FACE_OVAL)
-    count = len(oval)
-    here, there = np.arange(count), (np.arange(count) + 1) % count
-    ring = np.concatenate(
-        [
-            np.stack([oval[here], oval[there], 478 + here], axis=1),
-            np.stack([oval[there], 478 + there, 478 + here], axis=1),
-        ]
-    )
-    return np.concatenate([topology.face_model().triangles.astype(np.int64), ring])
-
-
-def _with_rim(
-    source: NDArray[np.float32], target: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Both point sets with the rim's points added, which are the same in both."""
-    first, second = (points[list(topology.FACE_OVAL)].astype(np.float64) for points in (source, target))
-    middle = (first.mean(axis=0) + second.mean(axis=0)) / 2
-    reach = np.maximum.reduce([np.linalg.norm(points[:, :2] - middle[:2], axis=1) for points in (first, second)])
-    direction = second[:, :2] - middle[:2]
-    direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-6)
-    rim = np.concatenate([middle[:2] + direction * (RIM * reach)[:, None], second[:, 2:]], axis=1)
-    return np.concatenate([source, rim]), np.concatenate([target, rim])
-
-
 def _affine(
-    source: NDArray[np.float64], target: NDArray[np.float64]
+    source: NDArray[np.float32], target: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(F, 2, 3) maps from target to source triangles (F, 3, 2), and (F,) log2 growth of their areas."""
-    corners = np.concatenate([target, np.ones((*target.shape[:2], 1))], axis=2)
-    area, source_area = _area(target), _area(source)
+    """(F, 2, 3) maps from target to source triangles of (V, 3) vertices, and (F,) log2 growth of their areas."""
+    triangles = mesh()
+    start, end = (points[triangles, :2].astype(np.float64) for points in (source, target))
+    area, source_area = _area(end), _area(start)
     flat = np.abs(area) < 1e-3
-    corners[flat] = np.eye(3)
-    affine = np.linalg.solve(corners, source).transpose(0, 2, 1)
+    edges = np.stack([end[:, 1] - end[:, 0], end[:, 2] - end[:, 0]], axis=2)
+    edges[flat] = np.eye(2)
+    linear = np.stack([start[:, 1] - start[:, 0], start[:, 2] - start[:, 0]], axis=2) @ np.linalg.inv(edges)
+    # What doesn't move keeps its pixels to the bit.
+    still = np.abs(start - end).max(axis=(1, 2)) <= 1e-3
+    linear[still], start[still] = np.eye(2), end[still]
+    offset = start[:, 0] - np.einsum("fij,fj->fi", linear, end[:, 0])
+    offset[still] = 0
     growth = np.log2(np.maximum(np.abs(area), 1e-3) / np.maximum(np.abs(source_area), 1e-3))
     # A triangle that turned its back shows what can't be seen: distrust it like the furthest stretch.
     growth[np.sign(area) != np.sign(source_area)] = STRETCH_LIMIT
+    growth[still] = 0
+    affine = np.concatenate([linear, offset[..., None]], axis=2)
     return affine.astype(np.float32), np.clip(growth, -STRETCH_LIMIT, STRETCH_LIMIT).astype(np.float32)
 
 
@@ -98,17 +78,8 @@ def _area(corners: NDArray[np.float64]) -> NDArray[np.float64]:
     return area
 
 
-def _rasterise(corners: NDArray[np.float64], size: int) -> NDArray[np.int32]:
-    """(S, S) number of the triangle that covers each pixel, -1 where none does."""
-    index = np.full((size, size), -1, np.int32)
-    fixed = np.round(corners * 16).astype(np.int32)
-    for number, triangle in enumerate(fixed):
-        cv2.fillConvexPoly(index, triangle, number, lineType=cv2.LINE_4, shift=4)
-    return index
-
-
 def _field(
-    affine: NDArray[np.float32], growth: NDArray[np.float32], index: NDArray[np.int32], size: int
+    affine: NDArray[np.float32], growth: NDArray[np.float32], index: NDArray[np.int16], size: int
 ) -> Displacement:
     # Pixels outside every triangle are numbered -1: the last row, which moves nothing.
     still = np.array([[1, 0, 0, 0, 1, 0]], np.float32)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dreamhead import pretrained
 from dreamhead.config import WeightsSettings
 from dreamhead.errors import ConfigError, WeightsUnavailableError
+from dreamhead.models.whisper_layer import WhisperLayers
 
 SAMPLE_RATE = 16_000
 MAX_WINDOW_S = 30
@@ -20,7 +21,9 @@ HOP = 320
 """Samples per feature."""
 BUNDLES = {"wav2vec2_base": "WAV2VEC2_BASE", "hubert_base": "HUBERT_BASE", "wavlm_base": "WAVLM_BASE"}
 """Our names of torchaudio's bundles."""
-NAMES = ("whisper", *BUNDLES, "log_mel")
+WHISPER_LAYER = 4
+"""Of six, for `whisper_layer4`: lip openings are read better from it than from any other (docs/training_log.md)."""
+NAMES = ("whisper_layer4", "whisper", *BUNDLES, "log_mel")
 BUNDLE_LAYER = 9
 """Of twelve; phones are read best from the later middle layers of these networks (Pasad et al. 2021, 2023)."""
 
@@ -47,18 +50,17 @@ def feature_count(samples: NDArray[np.float32]) -> int:
 
 
 class WhisperEncoder:
-    """The encoder of Whisper base, multilingual, on the CPU: 512 features."""
+    """The last layer of the encoder of Whisper base, multilingual, on the CPU: 512 features."""
 
     name = "whisper"
     feature_size = 512
     rate = FEATURE_RATE
 
     def __init__(self, path: Path, threads: int = 2) -> None:
-        # Whisper alone needs these two.
+        # This one alone needs it.
         import ctranslate2
-        from faster_whisper.feature_extractor import FeatureExtractor
 
-        self._log_mel = FeatureExtractor()
+        self._log_mel = WhisperLogMel()
         self._view = ctranslate2.StorageView.from_array
         # int8 is 1.7 times faster but 3 % off, and speech is encoded only once.
         self._network = ctranslate2.models.Whisper(str(path), compute_type="float32", intra_threads=threads)
@@ -66,13 +68,46 @@ class WhisperEncoder:
     def __call__(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """See SpeechEncoder."""
         count = feature_count(samples)
-        # Whisper knows only windows of 30 s, shorter ones padded with digital silence.
-        padded = np.zeros(MAX_WINDOW_S * SAMPLE_RATE, np.float32)
-        padded[: len(samples)] = samples
-        log_mel = np.ascontiguousarray(self._log_mel(padded, padding=0)[np.newaxis], np.float32)
-        output = self._network.encode(self._view(log_mel), to_cpu=True)
+        output = self._network.encode(self._view(self._log_mel(samples)[np.newaxis]), to_cpu=True)
         features: NDArray[np.float32] = np.array(output)[0, :count]
         return features
+
+
+class WhisperLayerEncoder:
+    """A middle layer of the encoder of Whisper base, multilingual, on the CPU: 512 features.
+
+    Args:
+        layers: computed; those after them are left out, and their time is saved.
+    """
+
+    name = f"whisper_layer{WHISPER_LAYER}"
+    feature_size = 512
+    rate = FEATURE_RATE
+
+    def __init__(self, path: Path, layers: int = WHISPER_LAYER) -> None:
+        self._log_mel = WhisperLogMel()
+        self._network = WhisperLayers(path / "model.bin", layers)
+
+    def __call__(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See SpeechEncoder."""
+        count = feature_count(samples)
+        return self._network(self._log_mel(samples))[:count]
+
+
+class WhisperLogMel:
+    """What both of Whisper's encoders hear: (80, 3000) logarithmic mel of 30 s, shorter ones padded with silence."""
+
+    def __init__(self) -> None:
+        # Whisper alone needs it.
+        from faster_whisper.feature_extractor import FeatureExtractor
+
+        self._extractor = FeatureExtractor()
+
+    def __call__(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Samples (N,) at 16 kHz, up to 30 s."""
+        padded = np.zeros(MAX_WINDOW_S * SAMPLE_RATE, np.float32)
+        padded[: len(samples)] = samples
+        return np.ascontiguousarray(self._extractor(padded, padding=0), np.float32)
 
 
 class TorchaudioEncoder:
@@ -124,10 +159,12 @@ class LogMelEncoder:
 
 
 def build(name: str, weights: WeightsSettings, threads: int) -> SpeechEncoder:
-    """The encoder called `name`; `threads` are those of Whisper, torch's own are the process's.
+    """The encoder called `name`; `threads` are those of `whisper`, torch's own are the process's.
 
     Raises ConfigError for an unknown name and WeightsUnavailableError when its weights can't be had.
     """
+    if name == WhisperLayerEncoder.name:
+        return WhisperLayerEncoder(pretrained.whisper_base(weights.whisper))
     if name == "whisper":
         return WhisperEncoder(pretrained.whisper_base(weights.whisper), threads)
     if name in BUNDLES:

@@ -1,11 +1,11 @@
 """Which of several moved pictures to believe at each pixel, and what none of them shows.
 
 An encoder looks once at each reference picture and its landmark image; what it finds is moved along the face's mesh
-as the picture is. A small U-Net then compares the moved references with the wanted landmarks and says, for each pixel,
-how much of each reference's coarse and fine band to take, and what to add. It works at half of the window's
-resolution; weights are enlarged, details of the references never are.
+as the picture is. A small U-Net compares the moved references with the wanted landmarks. Attention across the
+references then says, for each place, how much of each one's coarse and fine band to take. It works at half of the
+window's resolution: weights and coarse changes are enlarged, details of the references never are.
 
-Shapes: B examples, K references of each, W side of the mouth's window in pixels (a multiple of 8), h = W / 2.
+Shapes: B examples, K references of each, W side of the mouth's window in pixels (a multiple of 16), h = W / 2.
 """
 
 from typing import NamedTuple
@@ -16,16 +16,19 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from dreamhead.models.autoencoder import ResidualBlock
-from dreamhead.models.warping import blurred
 
-BAND_SIGMA = 1.5
-"""Pixels of the crop: what a Gaussian of this width leaves is the coarse band, the rest is the fine one."""
 GUIDE_CHANNELS = 8
 """Landmark image of the target (3), the frame around the mask (3), mask (1), inside of the lips (1)."""
 MARKS = 3
 """Said of each reference: stretch, mouth's distance, whether it is the frame itself."""
 SHARPNESS = 4.0
 """Factor on the logits: choices are learnt faster."""
+FINE_SHARPNESS = 4.0
+"""The same again for the fine band: a mean of details is a blur, so one must be chosen."""
+GROUP = 8
+"""Channels that share their weights over the references."""
+KEY = 8
+"""Channels of a query."""
 AROUND = 0.2
 """How much less the distance between mouths counts around the mouth than inside."""
 DISTANCE_UNIT = 0.03
@@ -36,13 +39,13 @@ class Moved(NamedTuple):
     """The references of B examples, moved to the target."""
 
     pictures: Tensor
-    """(B, K, 3, W, W) in -1..1."""
+    """(B, K, 3, h, h) in -1..1, at half resolution: their coarse band."""
     fine: Tensor
     """(B, K, C0, h, h) features of `encode`."""
     coarse: Tensor
     """(B, K, C1, h / 2, h / 2) features of `encode`."""
     stretch: Tensor
-    """(B, K, 1, W, W) log2, see `warping.stretch`."""
+    """(B, K, 1, h, h) log2, see `warping.stretch`."""
     distance: Tensor
     """(B, K) between the reference's mouth and the wanted one, eye distances a point."""
     own: Tensor
@@ -52,18 +55,20 @@ class Moved(NamedTuple):
 
 
 class Mixture(NamedTuple):
-    """What is made of the references."""
+    """What is made of the references: each one's pixels times `fine`, enlarged, and the change."""
 
-    picture: Tensor
-    """(B, 3, W, W), about -1..1."""
-    mixed: Tensor
-    """(B, 3, W, W) the references alone, nothing added."""
     coarse: Tensor
-    """(B, K, W, W) share of each reference's coarse band; they sum to one."""
+    """(B, K, h, h) share of each reference's coarse band; they sum to one."""
     fine: Tensor
-    """(B, K, W, W) the same of the fine band."""
+    """(B, K, h, h) the same of the fine band."""
+    slow: Tensor
+    """(B, 3, h, h) coarse bands mixed by `coarse`, less the same mixed by `fine`."""
     added: Tensor
     """(B, 3, W, W) what no reference shows."""
+
+    def change(self) -> Tensor:
+        """(B, 3, W, W) what is added to the references' pixels."""
+        return enlarged(self.slow) + self.added
 
 
 class ReferenceMixer(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -71,41 +76,38 @@ class ReferenceMixer(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     Args:
         window: W.
-        channels: at 1/2, 1/4 and 1/8 of the window's resolution; multiples of 16.
+        channels: at 1/2, 1/4 and 1/8 of the window's resolution; multiples of 8, the last of 32.
+        kept: channels, at 1/2 of the resolution, of what is moved of a reference; a multiple of 8.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]  # diffusers has no types
-    def __init__(self, window: int = 160, channels: tuple[int, int, int] = (48, 96, 128)) -> None:
+    def __init__(self, window: int = 160, channels: tuple[int, int, int] = (24, 48, 96), kept: int = 16) -> None:
         super().__init__()
         fine, coarse, deep = channels
         self.unshuffle = nn.PixelUnshuffle(2)
         self.encode_fine = nn.Sequential(nn.Conv2d(6 * 4, fine, 3, padding=1), ResidualBlock(fine))
+        self.keep_fine = nn.Conv2d(fine, kept, 1)
         self.encode_coarse = nn.Sequential(nn.Conv2d(fine, coarse, 3, stride=2, padding=1), ResidualBlock(coarse))
         self.guide_fine = nn.Sequential(nn.Conv2d(GUIDE_CHANNELS * 4, fine, 3, padding=1), ResidualBlock(fine))
         self.guide_coarse = nn.Conv2d(fine, coarse, 3, stride=2, padding=1)
-        self.compare_fine = nn.Sequential(
-            nn.Conv2d(2 * fine + 3 * 4 + MARKS, fine, 1), nn.SiLU(), nn.Conv2d(fine, fine, 3, padding=1), nn.SiLU()
-        )
-        self.compare_coarse = nn.Sequential(nn.Conv2d(2 * coarse + MARKS, coarse, 1), nn.SiLU())
-        self.choose_fine = nn.Conv2d(fine, 2 * fine, 1)
-        self.choose_coarse = nn.Conv2d(coarse, 2 * coarse, 1)
-        self.down_fine = nn.Sequential(nn.Conv2d(2 * fine, fine, 3, padding=1), ResidualBlock(fine))
+        # A reference and what is wanted are compared by a sum of both: the latter is computed once for all.
+        self.compare_fine = _Compared(kept, fine, kept + 3 + MARKS)
+        self.compare_coarse = _Compared(coarse, coarse, coarse + MARKS)
+        self.down_fine = nn.Sequential(nn.Conv2d(kept + fine, fine, 3, padding=1), ResidualBlock(fine))
         self.down_coarse = nn.Sequential(nn.Conv2d(fine + 2 * coarse, coarse, 3, padding=1), ResidualBlock(coarse))
         self.shrink_fine = nn.Conv2d(fine, fine, 3, stride=2, padding=1)
         self.shrink_coarse = nn.Conv2d(coarse, deep, 3, stride=2, padding=1)
         self.deep = nn.ModuleList([ResidualBlock(deep), _Attention(deep), ResidualBlock(deep)])
         self.up_coarse = nn.Sequential(nn.Conv2d(deep + coarse, coarse, 3, padding=1), ResidualBlock(coarse))
         self.up_fine = nn.Sequential(nn.Conv2d(coarse + fine, fine, 3, padding=1), ResidualBlock(fine))
-        self.enlarge = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
-        self.weigh_reference, self.weigh_whole = nn.Conv2d(fine, fine, 1), nn.Conv2d(fine, fine, 1)
-        self.weigh = nn.Conv2d(fine, 2, 1, bias=False)
+        self.query, self.key = nn.Conv2d(fine, 2 * KEY, 1), nn.Conv2d(kept, 2 * KEY, 1, bias=False)
         added = nn.Conv2d(fine, 3 * 4, 3, padding=1)
         self.add = nn.Sequential(nn.SiLU(), added, nn.PixelShuffle(2))
         # A fresh network believes the nearest mouth: its details, and a mean that leans to it; around the mouth, the
         # frame itself.
-        self.lean = nn.Parameter(torch.tensor([0.5, 6.0]))
-        self.prefer_own = nn.Parameter(torch.tensor([2.0, 2.0]))
-        nn.init.normal_(self.weigh.weight, std=0.02)
+        self.lean = nn.Parameter(torch.tensor([0.5, 1.5]))
+        self.prefer_own = nn.Parameter(torch.tensor([2.0, 0.5]))
+        nn.init.normal_(self.key.weight, std=0.02)
         for parameter in added.parameters():
             nn.init.zeros_(parameter)
 
@@ -119,8 +121,9 @@ class ReferenceMixer(ModelMixin, ConfigMixin):  # type: ignore[misc]
         Returns:
             (N, C0, h, h) and (N, C1, h / 2, h / 2).
         """
-        fine = self.encode_fine(self.unshuffle(torch.cat([pictures, drawn], dim=1)))
-        return fine, self.encode_coarse(fine)
+        joined = torch.cat([pictures, drawn], dim=1).contiguous(memory_format=torch.channels_last)
+        fine = self.encode_fine(self.unshuffle(joined))
+        return self.keep_fine(fine), self.encode_coarse(fine)
 
     def forward(self, moved: Moved, guides: Tensor) -> Mixture:
         """Mix.
@@ -129,26 +132,16 @@ class ReferenceMixer(ModelMixin, ConfigMixin):  # type: ignore[misc]
             moved: the references.
             guides: (B, 8, W, W) in -1..1, see GUIDE_CHANNELS.
         """
-        guide = self.guide_fine(self.unshuffle(guides))
+        guide = self.guide_fine(self.unshuffle(guides.contiguous(memory_format=torch.channels_last)))
         guide_coarse = self.guide_coarse(guide)
         marks = _marks(moved)
-        fine = self._compared(self.compare_fine, [moved.fine, _flat(self.unshuffle, moved.pictures)], guide, marks)
-        coarse = self._compared(self.compare_coarse, [moved.coarse], guide_coarse, marks)
-        hidden = self._decoded(
-            _chosen(self.choose_fine, fine, moved.present),
-            _chosen(self.choose_coarse, coarse, moved.present),
-            guide,
-            guide_coarse,
-        )
+        small = _each(nn.AvgPool2d(2), marks)
+        fine = self.compare_fine([moved.fine, moved.pictures, marks], guide)
+        coarse = self.compare_coarse([moved.coarse, small], guide_coarse)
+        pooled = self.compare_fine.pooled(fine, moved.present), self.compare_coarse.pooled(coarse, moved.present)
+        hidden = self._decoded(*pooled, guide, guide_coarse)
         mouth = nn.functional.avg_pool2d((guides[:, -1:] + 1) / 2, 2)
         return self._mixed(moved, self._logits(moved, fine, hidden, mouth), self.add(hidden))
-
-    def _compared(self, layers: nn.Module, features: list[Tensor], guide: Tensor, marks: Tensor) -> Tensor:
-        """(B, K, C, s, s) each reference beside what is wanted."""
-        count, side = marks.shape[1], guide.shape[-1]
-        beside = guide[:, None].expand(-1, count, -1, -1, -1)
-        joined = torch.cat([*features, beside, _shrunk(marks, side).to(guide.dtype)], dim=2)
-        return _flat(layers, joined)
 
     def _decoded(self, fine: Tensor, coarse: Tensor, guide: Tensor, guide_coarse: Tensor) -> Tensor:
         first = self.down_fine(torch.cat([fine, guide], dim=1))
@@ -156,29 +149,59 @@ class ReferenceMixer(ModelMixin, ConfigMixin):  # type: ignore[misc]
         hidden = self.shrink_coarse(second)
         for layer in self.deep:
             hidden = layer(hidden)
-        hidden = self.up_coarse(torch.cat([self.enlarge(hidden), second], dim=1))
-        decoded: Tensor = self.up_fine(torch.cat([self.enlarge(hidden), first], dim=1))
+        hidden = self.up_coarse(torch.cat([enlarged(hidden), second], dim=1))
+        decoded: Tensor = self.up_fine(torch.cat([enlarged(hidden), first], dim=1))
         return decoded
 
-    def _logits(self, moved: Moved, fine: Tensor, hidden: Tensor, mouth: Tensor) -> Tensor:
-        """(B, K, 2, h, h) how far to believe each reference, coarse band and fine band; (B, 1, h, h) mouth in 0..1."""
-        joined = _flat(self.weigh_reference, fine) + self.weigh_whole(hidden)[:, None]
-        found = SHARPNESS * _flat(self.weigh, nn.functional.silu(joined)).float()
+    def _logits(self, moved: Moved, fine: Tensor, hidden: Tensor, mouth: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, K, h, h) how far to believe each reference, coarse band and fine band; (B, 1, h, h) mouth in 0..1."""
+        query = self.query(nn.functional.silu(hidden))[:, None]
+        product = (query * _each(self.key, fine)).float()
+        agreement = torch.stack([part.sum(dim=2) for part in product.chunk(2, dim=2)], dim=2)
         nearest = torch.where(moved.present, moved.distance, torch.inf).amin(dim=1, keepdim=True)
         behind = ((moved.distance - nearest) / DISTANCE_UNIT)[:, :, None, None, None]
         own, inside = moved.own.float()[:, :, None, None, None], mouth[:, None].float()
         lean, prefer_own = (part.float()[:, None, None] for part in (self.lean, self.prefer_own))
-        logits: Tensor = found - behind * lean * (AROUND + (1 - AROUND) * inside) + own * prefer_own * (1 - inside)
-        return logits
-
-    def _mixed(self, moved: Moved, logits: Tensor, added: Tensor) -> Mixture:
-        logits = _flat(self.enlarge, logits)
+        logits = (
+            SHARPNESS * agreement - behind * lean * (AROUND + (1 - AROUND) * inside) + own * prefer_own * (1 - inside)
+        )
         logits = logits.masked_fill(~moved.present[:, :, None, None, None], -1e4)
-        coarse, fine = logits.softmax(dim=1).unbind(dim=2)
-        pictures = moved.pictures.float()
-        smooth = blurred(pictures.flatten(0, 1), BAND_SIGMA).view_as(pictures)
-        mixed = (coarse[:, :, None] * smooth + fine[:, :, None] * (pictures - smooth)).sum(dim=1)
-        return Mixture(mixed + added.float(), mixed, coarse, fine, added.float())
+        return logits[:, :, 0], FINE_SHARPNESS * logits[:, :, 1]
+
+    def _mixed(self, moved: Moved, logits: tuple[Tensor, Tensor], added: Tensor) -> Mixture:
+        coarse, fine = (part.softmax(dim=1) for part in logits)
+        slow = ((coarse - fine)[:, :, None] * moved.pictures.float()).sum(dim=1)
+        return Mixture(coarse, fine, slow, added.float())
+
+
+class _Compared(nn.Module):
+    """Each reference beside what is wanted, and what all of them tell together.
+
+    Args:
+        channels: of what comes out.
+        wanted: channels of what is wanted.
+        told: channels that are known of each reference.
+    """
+
+    def __init__(self, channels: int, wanted: int, told: int) -> None:
+        super().__init__()
+        self.reference, self.wanted = nn.Conv2d(told, channels, 1), nn.Conv2d(wanted, channels, 1)
+        self.between = nn.Conv2d(channels, channels, 1)
+        self.score, self.value = nn.Conv2d(channels, channels // GROUP, 1), nn.Conv2d(channels, channels, 1)
+
+    def forward(self, told: list[Tensor], wanted: Tensor) -> Tensor:
+        """(B, K, C, s, s) of each reference, of (B, K, C', s, s) parts of what is known of it and (B, C, s, s)."""
+        joined = torch.cat([part.to(wanted.dtype) for part in told], dim=2)
+        hidden = nn.functional.silu(_each(self.reference, joined) + self.wanted(wanted)[:, None])
+        return nn.functional.silu(_each(self.between, hidden))
+
+    def pooled(self, compared: Tensor, present: Tensor) -> Tensor:
+        """(B, C, s, s) mean over the references, weighted by a softmax for each group of channels and each place."""
+        score = _each(self.score, compared).float().masked_fill(~present[:, :, None, None, None], -1e4)
+        weight = score.softmax(dim=1).to(compared.dtype).repeat_interleave(GROUP, dim=2)
+        # The mean of values is the value of the mean: all but the weights is computed once for all references.
+        mean: Tensor = self.value((weight * compared).sum(dim=1))
+        return mean
 
 
 class _Attention(nn.Module):
@@ -201,29 +224,25 @@ class _Attention(nn.Module):
         return result
 
 
+def enlarged(pictures: Tensor) -> Tensor:
+    """(N, C, h, w) pictures at twice their resolution."""
+    return nn.functional.interpolate(pictures, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def shown(mixture: Mixture, pixels: Tensor) -> Tensor:
+    """(B, 3, W, W) what is seen, given the references' own (B, K, 3, W, W) moved pixels."""
+    whole: Tensor = (enlarged(mixture.fine)[:, :, None] * pixels).sum(dim=1) + mixture.change()
+    return whole
+
+
 def _marks(moved: Moved) -> Tensor:
-    """(B, K, MARKS, W, W)."""
+    """(B, K, MARKS, h, h)."""
     shape = moved.stretch.shape
     said = torch.stack([moved.distance / DISTANCE_UNIT / 4, moved.own.float()], dim=2)
     return torch.cat([moved.stretch / 3, said[..., None, None].expand(*shape[:2], -1, *shape[3:])], dim=2)
 
 
-def _shrunk(marks: Tensor, side: int) -> Tensor:
-    factor = marks.shape[-1] // side
-    small = nn.functional.avg_pool2d(marks.flatten(0, 1), factor)
-    return small.view(*marks.shape[:3], side, side)
-
-
-def _flat(layer: nn.Module, pictures: Tensor) -> Tensor:
+def _each(layer: nn.Module, pictures: Tensor) -> Tensor:
     """A layer of pictures on (B, K, C, H, W)."""
-    flat = pictures.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    found: Tensor = layer(flat)
-    return found.reshape(*pictures.shape[:2], *found.shape[1:])
-
-
-def _chosen(layer: nn.Module, compared: Tensor, present: Tensor) -> Tensor:
-    """(B, C, s, s) mean over the references, weighted by a softmax for each channel and place."""
-    score, value = _flat(layer, compared).chunk(2, dim=2)
-    score = score.float().masked_fill(~present[:, :, None, None, None], -1e4)
-    mean: Tensor = (score.softmax(dim=1).to(value.dtype) * value).sum(dim=1)
-    return mean
+    found: Tensor = layer(pictures.flatten(0, 1).contiguous(memory_format=torch.channels_last))
+    return found.view(*pictures.shape[:2], *found.shape[1:])

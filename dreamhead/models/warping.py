@@ -9,43 +9,31 @@ from torch import Tensor, nn
 STRETCH_LIMIT = 3.0
 
 
-def barycentric(corners: Tensor, triangles: Tensor, index: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Where pixels lie in their triangles.
+def sources(target: Tensor, corners: Tensor, triangles: Tensor, index: Tensor, points: Tensor) -> Tensor:
+    """Where pixels come from in pictures that are moved: the map is linear over each triangle.
 
     Args:
-        corners: (B, V, 2) of the target, pixels.
+        target: (B, V, 2) vertices of the target, pixels.
+        corners: (B, K, V, 2) of the pictures that are moved, pixels.
         triangles: (F, 3) long.
-        index: (B, P) long; -1 outside the mesh.
-        points: (B, P, 2) x, y of the pixels.
+        index: (B, P) long, the triangle that covers each pixel; -1 outside the mesh.
+        points: (B, P, 2) x, y of the pixels, which stay where they are outside the mesh.
 
     Returns:
-        (B, P, 3) vertices, and (B, P, 3) their weights, which sum to one; outside the mesh all weights are zero.
+        (B, K, P, 2) x, y in pixels of the pictures.
     """
-    chosen = triangles[index.clamp_min(0)]
-    a, b, c = _corners(corners, chosen).unbind(dim=2)
-    first, second, offset = b - a, c - a, points - a
-    area = _cross(first, second)
-    area = torch.where(area.abs() < 1e-3, torch.ones_like(area), area)
-    v, w = _cross(offset, second) / area, _cross(first, offset) / area
-    weights = torch.stack([1 - v - w, v, w], dim=-1)
-    return chosen, weights * (index >= 0).unsqueeze(-1)
-
-
-def sources(corners: Tensor, vertices: Tensor, weights: Tensor, points: Tensor) -> Tensor:
-    """(B, K, P, 2) where each pixel comes from in pictures whose vertices are (B, K, V, 2) `corners`.
-
-    Args:
-        corners: of the pictures that are moved, pixels.
-        vertices: (B, P, 3) of `barycentric`.
-        weights: (B, P, 3) of `barycentric`.
-        points: (B, P, 2) the pixels themselves, which stay where they are outside the mesh.
-    """
-    count, pixels = corners.shape[1], vertices.shape[1]
-    flat = vertices.flatten(1)[:, None, :, None].expand(-1, count, -1, 2)
-    found = corners.gather(2, flat).view(*corners.shape[:2], pixels, 3, 2)
-    moved = (found * weights[:, None, :, :, None]).sum(dim=3)
-    outside = weights.abs().sum(dim=-1) == 0
-    return torch.where(outside[:, None, :, None], points[:, None], moved)
+    batch, count = corners.shape[:2]
+    still = torch.tensor([1.0, 0, 0, 0, 1, 0], device=corners.device).expand(batch, count, 1, 6)
+    ways = torch.cat([_affine(target[:, None], corners, triangles).flatten(3), still], dim=2)
+    # One plane for each coefficient: picking from rows that lie together is many times as fast as from all at once.
+    planes = ways.transpose(2, 3).reshape(batch, count * 6, -1)
+    outside = triangles.shape[0]
+    chosen = torch.stack(
+        [one.index_select(1, torch.where(which < 0, outside, which)) for one, which in zip(planes, index, strict=True)]
+    )
+    a, b, c, d, e, f = chosen.view(batch, count, 6, -1).unbind(dim=2)
+    x, y = points[:, None, :, 0], points[:, None, :, 1]
+    return torch.stack([a * x + b * y + c, d * x + e * y + f], dim=-1)
 
 
 def stretch(target: Tensor, corners: Tensor, triangles: Tensor, index: Tensor) -> Tensor:
@@ -97,10 +85,18 @@ def blurred(pictures: Tensor, sigma: float) -> Tensor:
         return nn.functional.conv2d(across, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
 
 
-def _corners(corners: Tensor, chosen: Tensor) -> Tensor:
-    """(B, P, 3, 2) places of (B, P, 3) vertices."""
-    flat = chosen.flatten(1).unsqueeze(-1).expand(-1, -1, 2)
-    return corners.gather(1, flat).view(*chosen.shape, 2)
+def _affine(target: Tensor, corners: Tensor, triangles: Tensor) -> Tensor:
+    """(..., F, 2, 3) from pixels of the target's triangles to the pictures', of (..., V, 2) vertices."""
+    a, b, c = target[..., triangles, :].unbind(dim=-2)
+    first, second = b - a, c - a
+    area = _cross(first, second)
+    area = torch.where(area.abs() < 1e-3, torch.ones_like(area), area)
+    there, left, right = corners[..., triangles, :].unbind(dim=-2)
+    left, right = (left - there) / area[..., None], (right - there) / area[..., None]
+    across = left * second[..., 1:] - right * first[..., 1:]
+    down = right * first[..., :1] - left * second[..., :1]
+    start = there - across * a[..., :1] - down * a[..., 1:]
+    return torch.stack([across, down, start], dim=-1)
 
 
 def _areas(corners: Tensor, triangles: Tensor) -> Tensor:

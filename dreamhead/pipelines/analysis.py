@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,11 +10,19 @@ from numpy.typing import NDArray
 from dreamhead import pretrained
 from dreamhead.config import AnalysisSettings, WeightsSettings
 from dreamhead.faces import geometry
-from dreamhead.faces.crop import apply_transform, crop_transforms, extract, runs, smooth_transforms
+from dreamhead.faces.compositing import frame_box
+from dreamhead.faces.crop import (
+    apply_transform,
+    crop_transforms,
+    extract,
+    lower_face_outline,
+    runs,
+    smooth_transforms,
+)
 from dreamhead.faces.detection import FaceDetector
 from dreamhead.faces.overlay import OverlayFinder
 from dreamhead.faces.pixel_aspect import from_stored, square_pixels, to_stored
-from dreamhead.faces.reference import ReferenceKeeper, mouth_shape
+from dreamhead.faces.reference import KeptFrame, ReferenceKeeper, mouth_shape, reference_arrays
 from dreamhead.faces.tracking import FaceChoice, FaceTracker
 from dreamhead.media.shots import ShotDetector
 from dreamhead.records import Route, ShotAnalysis
@@ -21,6 +30,8 @@ from dreamhead.records import Route, ShotAnalysis
 # From brow to chin in canonical units; faces are judged by it since it doesn't change with a turn of the head.
 BROW_TO_CHIN = 2.2
 LEAST_ARTICULATION_S = 2.0
+MARGIN = 0.06
+"""Kept around a reference's lower face, as a share of the crop's side: what is moved may come from there."""
 
 Picture = NDArray[np.uint8]
 
@@ -82,7 +93,7 @@ class _Shot:
         self._poses: list[geometry.Pose] = []
         self._openings: list[float] = []
         self._routes: list[Route] = []
-        self._keeper = ReferenceKeeper(settings.reference_frames)
+        self._keeper = ReferenceKeeper(settings.reference_frames, settings.reference_mb << 20)
         self._overlays = OverlayFinder(rate)
 
     def add(self, frame: Picture, landmarks: NDArray[np.float32] | None) -> None:
@@ -98,12 +109,34 @@ class _Shot:
         self._routes.append(self._route(pose))
         shape = mouth_shape(canonical)[0]
         if self._routes[-1] == Route.DUB and self._keeper.wants(shape):
-            transform = crop_transforms(pose, self._settings.crop_size)[0]
-            crop = extract(frame, from_stored(transform, self._pixel_aspect), self._settings.crop_size)
-            self._keeper.keep(number, shape, crop, apply_transform(transform, landmarks))
+            self._keeper.keep(shape, self._kept(number, frame, landmarks, pose, canonical[0]))
+
+    def _kept(
+        self,
+        number: int,
+        frame: Picture,
+        landmarks: NDArray[np.float32],
+        pose: geometry.Pose,
+        canonical: NDArray[np.floating[Any]],
+    ) -> KeptFrame:
+        size = self._settings.crop_size
+        transform = crop_transforms(pose, size)[0]
+        stored = from_stored(transform, self._pixel_aspect)
+        outline = apply_transform(transform, pose.to_pixels(lower_face_outline(canonical)[None])[0])[:, :2]
+        ends = np.concatenate([outline.min(axis=0) - MARGIN * size, outline.max(axis=0) + MARGIN * size])
+        box = frame_box(ends, stored, frame.shape[1::-1]) or (0, 0, 1, 1)
+        left, top, right, bottom = box
+        return KeptFrame(
+            number=number,
+            crop=extract(frame, stored, size),
+            landmarks=apply_transform(transform, landmarks),
+            transform=stored,
+            box=box,
+            pixels=frame[top:bottom, left:right].copy(),
+        )
 
     def finish(self) -> ShotAnalysis:
-        settings, keeper = self._settings, self._keeper
+        settings = self._settings
         routes, opening = np.array(self._routes, np.uint8), np.array(self._openings)
         landmarks = np.stack(self._landmarks)
         # A shot may be minutes long: canonical faces of all its frames would be the most that this process holds.
@@ -111,7 +144,6 @@ class _Shot:
         pose = geometry.Pose(*(np.concatenate(part) for part in zip(*self._poses, strict=True)))
         transforms = crop_transforms(pose, settings.crop_size)
         usable = routes == Route.DUB
-        count = len(keeper.frames)
         overlay_spans, overlay_pixels = self._overlays.finish()
         return ShotAnalysis(
             start=self.start,
@@ -121,9 +153,7 @@ class _Shot:
             neutral=_neutral(landmarks, pose, usable, opening),
             articulation=_articulation(opening[usable], self._rate),
             crops=smooth_transforms(transforms, settings.crop_smoothing_s * self._rate, settings.crop_size),
-            reference_frames=np.array(keeper.frames, np.int64),
-            reference_crops=np.array(keeper.crops, np.uint8).reshape(count, settings.crop_size, settings.crop_size, 3),
-            reference_landmarks=np.array(keeper.landmarks, np.float32).reshape(count, 478, 3),
+            **reference_arrays(self._keeper.frames, settings.crop_size),
             pixel_aspect=self._pixel_aspect,
             overlay_spans=overlay_spans,
             overlay_pixels=overlay_pixels,

@@ -1,7 +1,7 @@
 """What the second stage is told of one frame: pixels moved to the wanted mouth, and where they are to be trusted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import cv2
@@ -13,6 +13,7 @@ from torch import Tensor
 from dreamhead.faces import topology
 from dreamhead.faces.crop import Pixels, match_colour
 from dreamhead.faces.landmark_image import draw
+from dreamhead.faces.mesh_index import triangle_index, vertices
 from dreamhead.faces.warp import STRETCH_LIMIT, Displacement, displacement, warp
 
 Picture = NDArray[np.uint8]
@@ -35,6 +36,15 @@ class Reference(NamedTuple):
     """(478, 3) pixels of the crop."""
 
 
+class Moved(NamedTuple):
+    """A picture moved to the target landmarks."""
+
+    picture: Picture
+    """(S, S, 3)."""
+    source: NDArray[np.float32]
+    """(S, S, 2) where in its crop each pixel comes from."""
+
+
 @dataclass(frozen=True, eq=False)
 class Example:
     """What the network is told of one frame. S is the side of the crop."""
@@ -51,10 +61,18 @@ class Example:
     """(S, S) opacity of the dubbed region."""
     mouth: NDArray[np.float32]
     """(S, S) the target's lips and what is between them, soft."""
+    nearest: Moved
+    """The nearest reference."""
+    unseen: NDArray[np.float32]
+    """(S, S) where no reference shows the mouth's inside: there it is dark."""
 
 
 def make_example(
-    crop: Picture, references: Sequence[Reference], target: NDArray[np.float32], mask: NDArray[np.float32]
+    crop: Picture,
+    references: Sequence[Reference],
+    target: NDArray[np.float32],
+    mask: NDArray[np.float32],
+    index: NDArray[np.int16] | None = None,
 ) -> Example:
     """Move the references to the target landmarks, merge them, and put them, colour-matched, into the frame's mask.
 
@@ -63,28 +81,32 @@ def make_example(
         references: nearest mouth first.
         target: (478, 3) wanted, pixels of the crop.
         mask: (S, S).
+        index: (S, S) of the target, see `triangle_index`.
     """
     size = crop.shape[0]
-    fields = [displacement(its.landmarks.astype(np.float32), target, size) for its in references]
-    pairs = zip(references, fields, strict=True)
-    moved = [match_colour(warp(its.picture, field), crop, mask) for its, field in pairs]
+    if index is None:
+        index = triangle_index(vertices(target), size)
+    fields = [displacement(its.landmarks.astype(np.float32), target, size, index) for its in references]
+    pictures = [warp(its.picture, field) for its, field in zip(references, fields, strict=True)]
+    merged = merge([match_colour(picture, crop, mask) for picture in pictures])
+    unseen = unseen_mouth(references, target, size)
     nearest = references[0].landmarks.astype(np.float32)
     return Example(
-        warped=_blend(crop, open_mouth(merge(moved), references, target), mask),
+        warped=_blend(crop, darkened(merged, unseen, target), mask),
         target_image=draw(target, size),
         reference_image=draw(nearest, size),
         stretch=_smooth_stretch(fields[0]),
         mask=mask,
         mouth=mouth_region(target, size),
+        nearest=Moved(pictures[0], fields[0].source),
+        unseen=unseen,
     )
 
 
 def with_skin(example: Example, skin: Picture) -> Example:
     """The example with another picture's pixels outside the lips; the mouth keeps its colour relative to them."""
-    mouth = example.mouth
-    inside = match_colour(example.warped, skin, mouth)
-    warped = _blend(skin, inside, mouth)
-    return Example(warped, example.target_image, example.reference_image, example.stretch * mouth, example.mask, mouth)
+    inside = match_colour(example.warped, skin, example.mouth)
+    return replace(example, warped=_blend(skin, inside, example.mouth), stretch=example.stretch * example.mouth)
 
 
 def merge(pictures: Sequence[Pixels]) -> Picture:
@@ -98,26 +120,27 @@ def merge(pictures: Sequence[Pixels]) -> Picture:
     return np.asarray(np.clip(np.rint(first + coarse), 0, 255), np.uint8)
 
 
-def open_mouth(picture: Picture, references: Sequence[Reference], target: Floats) -> Picture:
-    """Darken the inside of a mouth that no reference shows: shut lips, drawn apart, are no mouth's inside."""
+def unseen_mouth(references: Sequence[Reference], target: Floats, size: int) -> NDArray[np.float32]:
+    """(S, S) how far the mouth's inside is what no reference shows: shut lips, drawn apart, are no mouth's inside."""
     wanted = _inside_area(target)
-    unseen = 1 - np.clip(
-        (max(_inside_area(its.landmarks) for its in references) / max(wanted, 1.0) - SHUT_SHARE)
-        / (OPEN_SHARE - SHUT_SHARE),
-        0,
-        1,
-    )
-    if unseen == 0 or wanted < 1:
-        return picture
-    size = picture.shape[0]
+    shown = max(_inside_area(its.landmarks) for its in references) / max(wanted, 1.0)
+    unseen = 1 - np.clip((shown - SHUT_SHARE) / (OPEN_SHARE - SHUT_SHARE), 0, 1)
     region = np.zeros((size, size), np.float32)
+    if unseen == 0 or wanted < 1:
+        return region
     cv2.fillPoly(region, [np.round(_inside(target) * 16).astype(np.int32)], 1.0, cv2.LINE_AA, shift=4)
     # Narrower than the opening itself, so that the lips' own edge stays theirs.
     soft = cv2.GaussianBlur(cv2.erode(region, np.ones((2, 2), np.uint8)), (0, 0), size / 128)
-    lips = mouth_region(target, size) > 0.5
+    return np.asarray(unseen * soft, np.float32)
+
+
+def darkened(picture: Picture, unseen: NDArray[np.float32], target: Floats) -> Picture:
+    """The (S, S, 3) picture with the tone of a mouth's inside where (S, S) it is `unseen`."""
+    if not unseen.any():
+        return picture
+    lips = mouth_region(target, len(picture)) > 0.5
     tone = picture[lips].mean(axis=0) if lips.any() else picture.mean(axis=(0, 1))
-    cavity = np.broadcast_to(tone * np.array(CAVITY_TONE), picture.shape)
-    return _blend(picture, cavity, np.asarray(unseen * soft, np.float32))
+    return _blend(picture, np.broadcast_to(tone * np.array(CAVITY_TONE), picture.shape), unseen)
 
 
 class Told(NamedTuple):

@@ -7,12 +7,11 @@ paints what no warp can, and says where its painting is better than the warped p
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,18 +22,18 @@ from dreamhead.checkpoint import Checkpoint
 from dreamhead.config import RenderSettings
 from dreamhead.diffusion.objective import make_scheduler
 from dreamhead.diffusion.sampling import keyed_noise, sample
-from dreamhead.faces import geometry, topology
-from dreamhead.faces.crop import Moved, apply_transform, crop_transforms, extract, paste, pose_mask
-from dreamhead.faces.geometry import Pose
-from dreamhead.faces.overlay import overlay_mask, with_overlay, without_overlay
-from dreamhead.faces.pixel_aspect import from_stored
-from dreamhead.faces.reference import choose_references, mouth_shape
-from dreamhead.faces.warp import STRETCH_LIMIT, displacement, warp
+from dreamhead.faces import geometry
+from dreamhead.faces.compositing import Layer, composite
+from dreamhead.faces.crop import apply_transform, extract, pose_mask
+from dreamhead.faces.mesh_index import triangle_index, vertices
+from dreamhead.faces.reference import choose_references, patch
+from dreamhead.faces.warp import STRETCH_LIMIT, Displacement, displacement, warp
 from dreamhead.models.latent_denoiser import FACTOR, LatentDenoiser
 from dreamhead.models.reference_mixer import ReferenceMixer
 from dreamhead.pipelines.example import DETAIL_SIGMA, Example, Reference, make_example, painted_rows, tell, with_skin
 from dreamhead.pipelines.memory import Fitting
-from dreamhead.pipelines.mixing import Face, Mouth, MouthMixer
+from dreamhead.pipelines.mixing import Face, Mouth, ShotMixer
+from dreamhead.pipelines.placing import Bared, Place, with_bare_references
 from dreamhead.records import ShotAnalysis
 
 START = 0.6
@@ -81,7 +80,7 @@ class LandmarksToFrames:
         self._apart = apart
         self._scheduler = make_scheduler()
         self._half = use_bfloat16(settings.precision, model.device)
-        self._mixer = MouthMixer(mixer, self._half) if mixer is not None else None
+        self._mixer = mixer
         self._fitting = Fitting(settings.batch_size, f"rendering crops of {size}x{size} pixels", model.device, ADVICE)
 
     @classmethod
@@ -117,18 +116,19 @@ class LandmarksToFrames:
         Raises:
             DeviceMemoryError: not even one frame fits.
         """
-        shot = _with_bare_references(shot, self._size)
+        shot = with_bare_references(shot)
         references = self._references(shot, targets, strength, np.asarray(source_indices))
-        bared = (_Bared.of(*pair, shot) for pair in zip(frames, source_indices, strict=True))
+        mixer = self._mixer_of(shot)
+        bared = (Bared.of(*pair, shot) for pair in zip(frames, source_indices, strict=True))
         rows = zip(bared, source_indices, strength, targets, references, strict=True)
         waiting: list[Any] = []
         while waiting := [*waiting, *islice(rows, max(0, self._fitting.at_once - len(waiting)))]:
             batch = waiting[: self._fitting.at_once]
             made = self._made(batch, shot)
-            painted = self._fitting.tried(partial(self._painted, made, shot, seed), max(1, len(made)))
+            painted = self._fitting.tried(partial(self._painted, made, mixer, seed), max(1, len(made)))
             if painted is not None:
                 waiting = waiting[len(batch) :]
-                yield from self._pasted(batch, made, painted)
+                yield from self._composited(batch, made, painted)
 
     def mask(self, shot: ShotAnalysis, frame: int) -> NDArray[np.float32]:
         """(S, S) opacity of the dubbed region of one frame of the source."""
@@ -150,78 +150,88 @@ class LandmarksToFrames:
 
     def _made(self, rows: list[Any], shot: ShotAnalysis) -> "list[_Made]":
         """What is known of each row that is dubbed."""
-        chosen = [row for row in rows if row[2] > 0]
-        places = [_Place.of(shot, int(row[1]), float(row[2]), row[3], self._size) for row in chosen]
-        crops = [extract(row[0].clean, place.stored, self._size) for row, place in zip(chosen, places, strict=True)]
-        if self._mixer is not None:
-            return [
-                self._face(crop, place, shot, row[4]) for crop, place, row in zip(crops, places, chosen, strict=True)
-            ]
         return [
-            _Made(place, *self._example(crop, place, shot, row[4]))
-            for crop, place, row in zip(crops, places, chosen, strict=True)
+            self._one(frame.clean, Place.of(shot, int(number), float(strength), lower, self._size), shot, numbers)
+            for frame, number, strength, lower, numbers in rows
+            if strength > 0
         ]
 
-    def _painted(self, made: "list[_Made]", shot: ShotAnalysis, seed: int) -> "list[_Painted]":
+    def _one(self, frame: Picture, place: Place, shot: ShotAnalysis, numbers: NDArray[np.int64]) -> "_Made":
+        crop = extract(frame, place.stored, self._size)
+        mask = pose_mask(shot.neutral, place.pose, place.transform, self._size, self._settings.feather)
+        index = triangle_index(vertices(place.target), self._size)
+        face = self._face(crop, place, shot, mask, numbers)
+        own = None
+        if self._settings.skin == "frame":
+            own = displacement(place.landmarks, place.target, self._size, index).source
+            if self._mixer is not None:
+                return _Made(place, mask, face, [_layer(frame, place.stored, own, np.ones_like(mask))], shot)
+        chosen = numbers[: self._settings.references]
+        references = [Reference(shot.reference_crops[number], shot.reference_landmarks[number]) for number in chosen]
+        example = make_example(crop, references, place.target, mask, index)
+        layers, moved = [], example.nearest.picture.astype(np.float32)
+        seen = 1 - example.unseen
+        if own is not None:
+            skin = warp(crop, Displacement(own, mask))
+            example, seen = with_skin(example, skin), seen * example.mouth
+            around = 1 - example.mouth
+            layers.append(_layer(frame, place.stored, own, around))
+            moved = seen[..., None] * moved + around[..., None] * skin
+        else:
+            moved = seen[..., None] * moved
+        layers.append(_layer(*patch(shot, int(chosen[0])), example.nearest.source, seen))
+        return _Made(place, mask, face, layers, shot, example, example.warped - moved)
+
+    def _face(
+        self, crop: Picture, place: Place, shot: ShotAnalysis, mask: NDArray[np.float32], numbers: NDArray[np.int64]
+    ) -> Face:
+        resting = apply_transform(place.transform, place.pose.to_pixels(shot.neutral[None])[0])
+        return Face(crop, place.landmarks, place.target, resting, mask, place.canonical, place.own_canonical, numbers)
+
+    def _mixer_of(self, shot: ShotAnalysis) -> ShotMixer | None:
+        if self._mixer is None:
+            return None
+        pairs = zip(shot.reference_crops, shot.reference_landmarks, strict=True)
+        return ShotMixer(self._mixer, self._half, [Reference(*pair) for pair in pairs])
+
+    def _painted(self, made: "list[_Made]", mixer: ShotMixer | None, seed: int) -> "list[_Painted]":
         if not made:
             return []
-        if self._mixer is not None:
-            return self._mixed(self._mixer, made, shot)
-        painted = self.paint([its.example for its in made], seed)
-        return [_Painted(crop, its.example.mask, its.moved) for crop, its in zip(painted, made, strict=True)]
+        if mixer is not None:
+            mouths = mixer([its.face for its in made], self._settings.skin == "frame")
+            return [self._with_mouth(its, mouth) for its, mouth in zip(made, mouths, strict=True)]
+        examples = [its.example for its in made if its.example is not None]
+        painted = self.paint(examples, seed)
+        return [
+            _Painted(its.layers, its.change + (picture - example.warped))
+            for its, example, picture in zip(made, examples, painted, strict=True)
+        ]
 
-    def _pasted(self, rows: list[Any], made: "list[_Made]", painted: "list[_Painted]") -> Iterator[Picture]:
+    def _with_mouth(self, made: "_Made", mouth: Mouth) -> "_Painted":
+        """What surrounds the mouth's window, and in it what is mixed."""
+        fade = np.zeros_like(made.mask)
+        fade[mouth.window] = _fade_to_edge(len(mouth.change), self._size)
+        layers = [layer._replace(share=layer.share * (1 - fade)) for layer in made.layers]
+        change = np.zeros((self._size, self._size, 3), np.float32) if made.change is None else made.change
+        change = change * (1 - fade)[..., None]
+        inside = fade[mouth.window]
+        change[mouth.window] += inside[..., None] * mouth.change
+        corner = mouth.window[1].start, mouth.window[0].start
+        for number, source, share in zip(made.face.references.tolist(), mouth.sources, mouth.shares, strict=False):
+            layers.append(Layer(*patch(made.shot, number), corner, source, share * inside))
+        if self._settings.skin == "frame":
+            layers[0].share[mouth.window] += mouth.shares[-1] * inside
+        return _Painted(layers, change)
+
+    def _composited(self, rows: list[Any], made: "list[_Made]", painted: "list[_Painted]") -> Iterator[Picture]:
         dubbed = iter(zip(made, painted, strict=True))
         for frame, _, strength, _, _ in rows:
             if strength <= 0:
                 yield frame.whole
                 continue
             its, new = next(dubbed)
-            opacity = new.mask * np.float32(min(1.0, 2 * strength))
-            yield frame.covered(paste(frame.clean, new.crop, opacity, its.place.stored, new.moved))
-
-    def _face(self, crop: Picture, place: "_Place", shot: ShotAnalysis, numbers: NDArray[np.int64]) -> "_Made":
-        mask = pose_mask(shot.neutral, place.pose, place.transform, self._size, self._settings.feather)
-        resting = apply_transform(place.transform, place.pose.to_pixels(shot.neutral[None])[0])
-        face = Face(crop, place.landmarks, place.target, resting, mask, place.canonical, place.own_canonical, numbers)
-        return _Made(place, face, *self._around(face, shot))
-
-    def _around(self, face: Face, shot: ShotAnalysis) -> "tuple[Moved | None, Picture]":
-        """What surrounds the mouth's window: the frame's own skin, moved, or that of references."""
-        if self._settings.skin == "frame":
-            field = displacement(face.landmarks, face.target, self._size)
-            own = warp(face.crop, field)
-            return Moved(field.source, own, np.ones(face.mask.shape, np.float32)), own
-        references = [Reference(shot.reference_crops[n], shot.reference_landmarks[n]) for n in face.references]
-        return None, make_example(face.crop, references[: self._settings.references], face.target, face.mask).warped
-
-    def _mixed(self, mixer: MouthMixer, made: "list[_Made]", shot: ShotAnalysis) -> "list[_Painted]":
-        """What surrounds the mouths, and in their windows what is mixed."""
-        references = [Reference(*pair) for pair in zip(shot.reference_crops, shot.reference_landmarks, strict=True)]
-        canonical = geometry.fit_pose(shot.reference_landmarks).to_canonical(shot.reference_landmarks)
-        faces, own = [its.example for its in made], self._settings.skin == "frame"
-        mouths = mixer(references, mouth_shape(canonical), faces, own)
-        return [self._with_mouth(its, mouth) for its, mouth in zip(made, mouths, strict=True)]
-
-    def _with_mouth(self, made: "_Made", mouth: Mouth) -> "_Painted":
-        crop, moved = made.around.astype(np.float32), made.moved
-        fade = _fade_to_edge(len(mouth.own), self._size)
-        crop[mouth.window] += fade[..., None] * (mouth.picture - crop[mouth.window])
-        if moved is not None:
-            moved.share[mouth.window] += fade * (mouth.own - moved.share[mouth.window])
-        return _Painted(crop, made.example.mask, moved)
-
-    def _example(
-        self, crop: Picture, place: "_Place", shot: ShotAnalysis, numbers: NDArray[np.int64]
-    ) -> tuple[Example, Moved | None]:
-        references = [Reference(shot.reference_crops[number], shot.reference_landmarks[number]) for number in numbers]
-        mask = pose_mask(shot.neutral, place.pose, place.transform, self._size, self._settings.feather)
-        example = make_example(crop, references, place.target, mask)
-        if self._settings.skin == "reference":
-            return example, None
-        field = displacement(place.landmarks, place.target, self._size)
-        own = warp(crop, field)
-        return with_skin(example, own), Moved(field.source, own, 1 - example.mouth)
+            opacity = its.mask * np.float32(min(1.0, 2 * strength))
+            yield frame.covered(composite(frame.clean, new.layers, new.change, opacity, its.place.stored))
 
     def paint(self, examples: list[Example], seed: int) -> NDArray[np.float32]:
         """(B, S, S, 3) painted crops of B examples, 0 to 255."""
@@ -235,90 +245,33 @@ class LandmarksToFrames:
         return warped
 
 
-def _with_bare_references(shot: ShotAnalysis, size: int) -> ShotAnalysis:
-    """The shot with what is burnt in taken off its references: letters over a mouth would move with it."""
-    if not len(shot.overlay_pixels):
-        return shot
-    crops = shot.reference_crops.copy()
-    width, height = (int(value) + 1 for value in shot.overlay_pixels.max(axis=0))
-    for place, number in enumerate(shot.reference_frames.tolist()):
-        overlay = overlay_mask(shot.overlay_spans, shot.overlay_pixels, number, (height, width))
-        if overlay is None:
-            continue
-        transform = crop_transforms(geometry.fit_pose(shot.landmarks[number - shot.start][None]), size)[0]
-        transform = from_stored(transform, shot.pixel_aspect)
-        hidden = np.asarray(cv2.warpAffine(overlay, transform, (size, size), flags=cv2.INTER_LINEAR), np.uint8)
-        if hidden.any():
-            crops[place] = without_overlay(crops[place], np.where(hidden > 0, np.uint8(255), np.uint8(0)))
-    return replace(shot, reference_crops=crops)
-
-
-class _Bared(NamedTuple):
-    """A frame, and what it shows without what is burnt in over the lower face."""
-
-    whole: Picture
-    clean: Picture
-    overlay: Picture | None
-
-    @classmethod
-    def of(cls, frame: Picture, number: int, shot: ShotAnalysis) -> "_Bared":
-        overlay = overlay_mask(shot.overlay_spans, shot.overlay_pixels, int(number), frame.shape[:2])
-        # The skin around it is moved: letters would be moved along, and seen beside those that are kept.
-        return cls(frame, frame if overlay is None else without_overlay(frame, overlay), overlay)
-
-    def covered(self, painted: Picture) -> Picture:
-        """The painted frame with what was burnt in where it was."""
-        return painted if self.overlay is None else with_overlay(painted, self.whole, self.overlay)
-
-
 @dataclass(frozen=True, eq=False)
-class _Place:
-    """Where one frame's face is, and where its landmarks shall go, in pixels of the crop."""
-
-    pose: Pose
-    transform: NDArray[np.float32]
-    """(2, 3) from square pixels to the crop."""
-    stored: Floats
-    """(2, 3) from the frame's own pixels to the crop."""
-    landmarks: NDArray[np.float32]
-    target: NDArray[np.float32]
-    canonical: NDArray[np.float32]
-    """(478, 3) the wanted face."""
-    own_canonical: NDArray[np.float32]
-    """(478, 3) the frame's own."""
-
-    @classmethod
-    def of(cls, shot: ShotAnalysis, frame: int, strength: float, lower: Floats, size: int) -> "_Place":
-        landmarks, transform = shot.landmarks[frame - shot.start], shot.crops[frame - shot.start]
-        pose = geometry.fit_pose(landmarks[None])
-        canonical = pose.to_canonical(landmarks[None])
-        own, points = canonical[0].copy(), topology.lower_face()
-        # A mouth on its way in or out has gone only part of the way from the source's.
-        share = strength * topology.lower_face_weight()[:, None]
-        canonical[0, points] += share * (lower - canonical[0, points])
-        target = pose.to_pixels(canonical)[0]
-        now, then = (apply_transform(transform, points) for points in (landmarks, target))
-        stored = from_stored(transform, shot.pixel_aspect)
-        return cls(pose, transform, stored, now, then, canonical[0], own)
-
-
-class _Made(NamedTuple):
+class _Made:
     """What is known of one frame before it is painted."""
 
-    place: _Place
-    example: Any
-    """An Example, or the mixer's Face."""
-    moved: Moved | None
-    around: Picture = np.empty((0, 0, 3), np.uint8)
-    """(S, S, 3) for the mixer: the crop but for the mouth's window."""
+    place: Place
+    mask: NDArray[np.float32]
+    """(S, S) opacity."""
+    face: Face
+    layers: list[Layer]
+    """What is seen where nothing is painted; the frame's own skin first, if it is among them."""
+    shot: ShotAnalysis
+    example: Example | None = None
+    """What the painting network is told."""
+    change: NDArray[np.float32] | None = None
+    """(S, S, 3) added to the layers."""
 
 
 class _Painted(NamedTuple):
-    """One frame's crop, painted."""
+    """One frame's lower face, painted."""
 
-    crop: NDArray[np.float32]
-    mask: NDArray[np.float32]
-    moved: Moved | None
+    layers: list[Layer]
+    change: NDArray[np.float32]
+
+
+def _layer(pixels: Picture, transform: Floats, source: NDArray[np.float32], share: NDArray[np.float32]) -> Layer:
+    """A layer of the whole crop."""
+    return Layer(pixels, transform, (0, 0), source, share)
 
 
 def _fade_to_edge(window: int, size: int) -> NDArray[np.float32]:

@@ -8,11 +8,13 @@ from fractions import Fraction
 from threading import Lock
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from dreamhead import storage
 from dreamhead.errors import StorageError
+from dreamhead.faces.reference import patch
 from dreamhead.media.audio import AudioInfo
 from dreamhead.records import ShotAnalysis, VideoInfo
 
@@ -24,9 +26,13 @@ SHOT_ARRAYS = (
     "reference_frames",
     "reference_crops",
     "reference_landmarks",
+    "reference_crop_transforms",
+    "reference_boxes",
     "overlay_spans",
     "overlay_pixels",
 )
+REFERENCE_FILES = ("reference_files", "reference_file_sizes")
+"""The references' own pixels as PNG, one after the other, and how long each one is: a third of what they take raw."""
 SHOT_NUMBERS = ("articulation", "pixel_aspect")
 
 INFO_ARRAYS = ("pts", "packet_times")
@@ -63,16 +69,40 @@ def save_shot(uri: str, shot: ShotAnalysis) -> None:
 
 def load_shot(uri: str) -> ShotAnalysis:
     """Read what `save_shot` wrote."""
-    bounds, *found = load_arrays(uri, "bounds", *SHOT_ARRAYS, *SHOT_NUMBERS)
+    files, sizes, bounds, *found = load_arrays(uri, *REFERENCE_FILES, "bounds", *SHOT_ARRAYS, *SHOT_NUMBERS)
     named: dict[str, Any] = dict(zip((*SHOT_ARRAYS, *SHOT_NUMBERS), found, strict=True))
     named |= {name: float(named[name]) for name in SHOT_NUMBERS}
+    named["reference_pixels"] = _decoded(uri, files, sizes)
     return ShotAnalysis(start=int(bounds[0]), stop=int(bounds[1]), **named)
 
 
 def shot_arrays(shot: ShotAnalysis) -> dict[str, NDArray[Any]]:
     """What `save_shot` publishes, by name."""
     bounds = {"bounds": np.array([shot.start, shot.stop], dtype=np.int64)}
-    return bounds | {name: np.asarray(getattr(shot, name)) for name in (*SHOT_NUMBERS, *SHOT_ARRAYS)}
+    named = {name: np.asarray(getattr(shot, name)) for name in (*SHOT_NUMBERS, *SHOT_ARRAYS)}
+    files = [_encoded(patch(shot, number).pixels) for number in range(len(shot.reference_frames))]
+    sizes = np.array([len(file) for file in files], np.int64)
+    packed = np.concatenate([np.zeros(0, np.uint8), *files])
+    return bounds | named | dict(zip(REFERENCE_FILES, (packed, sizes), strict=True))
+
+
+def _encoded(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(N,) the (H, W, 3) picture as PNG."""
+    done, file = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not done:
+        raise StorageError(f"a reference of {pixels.shape[1]}x{pixels.shape[0]} pixels couldn't be encoded as PNG")
+    return np.asarray(file, np.uint8).ravel()
+
+
+def _decoded(uri: str, files: NDArray[np.uint8], sizes: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """(N, 3) the pixels of all references, one's rows after the other's."""
+    pictures = [np.zeros((0, 3), np.uint8)]
+    for file in np.split(files, np.cumsum(sizes)[:-1]) if len(sizes) else []:
+        picture = cv2.imdecode(file, cv2.IMREAD_COLOR)
+        if picture is None:
+            raise StorageError(f"{uri}: a reference in it can't be decoded")
+        pictures.append(np.asarray(picture, np.uint8).reshape(-1, 3))
+    return np.concatenate(pictures)
 
 
 def save_info(uri: str, info: VideoInfo | AudioInfo) -> None:

@@ -38,7 +38,7 @@ class ClipPool:
         self._period = period
         self._held: dict[int, Clip] = {}
         self._last = 0
-        self._ends = lru_cache(maxsize=2)(self._frames_up_to)
+        self._ends = lru_cache(maxsize=2)(self._shares_up_to)
 
     def resident(self, step: int) -> list[int]:
         """Numbers of the clips that examples of this step are drawn from."""
@@ -46,7 +46,7 @@ class ClipPool:
         return [int(self._order[(first + place) % len(self._order)]) for place in range(self._width)]
 
     def draw(self, step: int, generator: np.random.Generator) -> Clip:
-        """One of the resident clips, in proportion to their frames; decoded when it is drawn first."""
+        """One of the resident clips, in proportion to their frames and weights; decoded when it is drawn first."""
         moves = self._moves(step)
         if moves != self._last:
             staying = set(self.resident(step))
@@ -62,9 +62,10 @@ class ClipPool:
     def _moves(self, step: int) -> int:
         return step // self._period % len(self._order) if self._width < len(self._order) else 0
 
-    def _frames_up_to(self, moves: int) -> NDArray[np.int64]:
-        numbers = [self._order[(moves + place) % len(self._order)] for place in range(self._width)]
-        return np.cumsum([self._clips[number].frames for number in numbers], dtype=np.int64)
+    def _shares_up_to(self, moves: int) -> NDArray[np.int64]:
+        """What the resident clips count, summed up: thousandths of a frame."""
+        resident = (self._clips[self._order[(moves + place) % len(self._order)]] for place in range(self._width))
+        return np.cumsum([max(1, round(1000 * clip.frames * clip.weight)) for clip in resident], dtype=np.int64)
 
 
 class Batch(NamedTuple):

@@ -128,6 +128,8 @@ class ClipInfo:
     has_pictures: bool = True
     is_packed: bool = False
     """`shard_uri` is a split of a packed data set."""
+    weight: float = 1.0
+    """How often its frames are drawn, relative to those of other clips; above 0."""
 
 
 INFO_COLUMNS = ("clip_id", "speaker", "frames", "frame_rate", "crop_size", "spoken", "speech_encoder", "feature_size")

@@ -21,16 +21,27 @@ from dreamhead.training.dataset import Clip, ClipInfo, read_clip
 from dreamhead.training.image_stage import Face, face_of
 
 
-def build_store(infos: Sequence[ClipInfo], window: int, device: torch.device, processes: int = 0) -> FaceStore:
-    """Read and measure all clips, in their order, in as many processes as there are cores unless given."""
+def build_store(
+    infos: Sequence[ClipInfo],
+    window: int,
+    device: torch.device,
+    processes: int = 0,
+    frames: Sequence[NDArray[np.int64]] | None = None,
+) -> FaceStore:
+    """Read and measure clips, in their order, in as many processes as there are cores unless given.
+
+    Args:
+        frames: of each clip, those that are kept; None keeps all.
+    """
     count = processes or len(os.sched_getaffinity(0))
     measured = partial(_read, window=window)
+    kept: Sequence[NDArray[np.int64] | None] = frames if frames is not None else [None] * len(infos)
     if count == 1 or len(infos) == 1:
-        return join(map(measured, infos)).to(device)
+        return join(map(measured, infos, kept)).to(device)
     # Packed pictures are decoded once, before the processes part.
     read_clip(infos[0])
     with ProcessPoolExecutor(count, mp_context=get_context("fork"), initializer=_quiet) as pool:
-        return join(pool.map(measured, infos)).to(device)
+        return join(pool.map(measured, infos, kept)).to(device)
 
 
 def join(parts: Iterable[dict[str, NDArray[np.generic]]]) -> FaceStore:
@@ -46,16 +57,16 @@ def measure_clip(clip: Clip, window: int, frames: Iterable[int] | None = None) -
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def _read(info: ClipInfo, window: int) -> dict[str, NDArray[np.generic]]:
-    return measure_clip(read_clip(info), window)
+def _read(info: ClipInfo, frames: NDArray[np.int64] | None, window: int) -> dict[str, NDArray[np.generic]]:
+    return measure_clip(read_clip(info), window, None if frames is None else frames.tolist())
 
 
 def _frame(face: Face, number: int, window: int) -> dict[str, NDArray[np.generic]]:
-    picture, resting = face.clip.crop(number), _resting(face, number)
+    picture, resting = face.clip.crop(number), resting_face(face, number)
     return measure_frame(picture, face.landmarks[number], resting, face.mask(number), window)
 
 
-def _resting(face: Face, number: int) -> NDArray[np.float32]:
+def resting_face(face: Face, number: int) -> NDArray[np.float32]:
     """(478, 3) the resting face in one frame's pose, pixels of the crop."""
     pose = geometry.Pose(*(part[number : number + 1] for part in face.pose))
     return apply_transform(face.clip.transforms[number], pose.to_pixels(face.clip.neutral[None])[0])

@@ -13,7 +13,7 @@ from torch import Tensor
 from dreamhead.config import LandmarkSettings
 from dreamhead.diffusion.objective import add_noise, make_scheduler
 from dreamhead.errors import InputError
-from dreamhead.evaluation.metrics import jitter, lag_correlation
+from dreamhead.evaluation.metrics import closure, concordance, jitter, lag_correlation, shut_limit
 from dreamhead.evaluation.plot import plot
 from dreamhead.faces import topology
 from dreamhead.faces.geometry import lip_opening
@@ -39,6 +39,8 @@ EDGE_SHARE = 0.2
 BASIS_FRAMES = 20_000
 """Most frames that the shape basis is fitted to."""
 CURVES_SHOWN = 6
+SHUT_SHARE = 0.2
+"""Share of a speaker's own range of lip opening below which the mouth counts as shut."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -146,7 +148,7 @@ class LandmarkTask:
             truth, ours, found = judge_clip(pipeline, clip)
             figures.append(found)
             curves[clip.clip_id] = {"the clip's own": truth, "from its speech": ours}
-        means = {name: float(np.nanmean([found[name] for found in figures])) for name in figures[0]}
+        means = {name: _mean([found[name] for found in figures]) for name in figures[0]}
         shown = dict(list(curves.items())[:CURVES_SHOWN])
         return Judgement(figures=means, pictures={"lip opening": plot(shown, "tick", "lip opening, eye distances")})
 
@@ -231,7 +233,18 @@ def _window(ticks: int, generator: np.random.Generator) -> tuple[NDArray[np.floa
 def judge_clip(
     pipeline: AudioToLandmarks, clip: Clip
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[str, float]]:
-    """A clip's lip opening, that of what is sampled from its speech, both (N,) on ticks, and how they compare."""
+    """A clip's lip opening, that of what is sampled from its speech, both (N,) on ticks, and how they compare.
+
+    Openings are in units of eye distance, those of a speaker who opens the mouth as wide as is typical: so the figures
+    are those of a dub whose width is matched to the speaker's.
+
+    Returns:
+        The clip's own opening, ours, and by name: `correlation` at the best lag, `lag` in ticks, `correlation_at_zero`
+        and `concordance` without one; `shuffled`, the correlation that is left when the speech is another part's;
+        `articulation_ratio`, our spread over the clip's; `jitter_ratio`; `closure`, the share of the moments in which
+        the real lips are shut and ours are too, and `false_closure`, the share of our shut moments in which they
+        aren't, NaN where there is no such moment.
+    """
     motion, variant = motion_of(clip), clip.variants[0]
     times_s = np.arange(ticks_of(clip, variant)) / TICK_RATE
     truth = motion.opening(times_s)
@@ -240,6 +253,7 @@ def judge_clip(
     ours = np.asarray(lip_opening(full_face(motion.neutral, said)), np.float64)
     others = np.asarray(lip_opening(full_face(motion.neutral, shuffled)), np.float64)
     found = lag_correlation(ours, truth)
+    shut = closure(ours, truth, shut_limit(truth, SHUT_SHARE))
     return (
         truth,
         ours,
@@ -247,9 +261,12 @@ def judge_clip(
             "correlation": found.best,
             "correlation_at_zero": found.at_zero,
             "lag": float(found.lag),
+            "concordance": concordance(ours, truth),
             "shuffled": lag_correlation(others, truth, most=0).at_zero,
             "articulation_ratio": float(ours.std() / max(truth.std(), 1e-6)),
             "jitter_ratio": jitter(said) / max(jitter(motion.at(times_s)), 1e-9),
+            "closure": shut.met,
+            "false_closure": shut.false,
         },
     )
 
@@ -262,6 +279,12 @@ def _sampled(
     track = SpeechTrack(features=features, level_db=level, start_s=0.0, rate=clip.feature_rate)
     lower: NDArray[np.float32] = pipeline(track, times_s, clip.neutral, seed=0)
     return lower - clip.neutral[topology.lower_face()]
+
+
+def _mean(values: list[float]) -> float:
+    """Mean of those that are known; NaN where none is: a mouth that never shuts has no false closures."""
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def _rolled(features: NDArray[np.float32]) -> NDArray[np.float32]:

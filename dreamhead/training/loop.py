@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,8 @@ class Clips:
 
     train: Sequence[ClipInfo]
     validation: Sequence[ClipInfo] = ()
+    soft: int = 0
+    """Clips to train on that are left out, as their pictures are soft."""
 
 
 def train(
@@ -78,6 +80,8 @@ def train(
     steps = folder.steps() if crew.leads else []
     last = crew.gather(steps[-1] if steps else 0)[0]
     figures = task.begin(map(read_clip, clips.train)) if crew.leads and fit and not last else {}
+    if clips.soft and crew.leads and not last:
+        figures = {**figures, "clips_left_out": float(clips.soft)}
     crew.take_over(task.model)
     task.prepare(clips.train)
     trainer = _Trainer(task, settings, clips, folder, crew, watcher)
@@ -279,9 +283,12 @@ class _Trainer:
         self._task.model = self._with_weights(average).eval()
         try:
             with torch.no_grad():
-                judgement = self._task.validate(self._judged)
+                found = self._task.validate(self._judged)
         finally:
             self._task.model = trained
+        # What no clip could tell isn't a number, and JSON has no word for it.
+        known = {name: value for name, value in found.figures.items() if math.isfinite(value)}
+        judgement = replace(found, figures=known)
         if self.journal is not None:
             self.journal.judge(done, judgement)
         self._watcher.noted({"step": done, "validation": judgement.figures})
@@ -289,7 +296,7 @@ class _Trainer:
 
     def _keep(self, done: int, figures: dict[str, float]) -> None:
         if figures:
-            self._folder.judge(done, figures[self._task.score], figures)
+            self._folder.judge(done, figures.get(self._task.score, math.nan), figures)
         self._folder.forget(self._settings.keep)
 
     def _read(self, step: int) -> dict[str, Any]:

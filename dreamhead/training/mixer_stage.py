@@ -6,7 +6,7 @@ rest: it never waits for data.
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import cv2
@@ -17,16 +17,18 @@ from torch import Tensor
 
 from dreamhead.evaluation.metrics import weighted_psnr
 from dreamhead.faces import topology
-from dreamhead.faces.warp import mesh
+from dreamhead.faces.mesh_index import POINTS, VERTICES, mesh, vertices
 from dreamhead.models.perceptual import PerceptualDistance
-from dreamhead.models.reference_mixer import Mixture, ReferenceMixer
+from dreamhead.models.reference_mixer import Mixture, ReferenceMixer, shown
 from dreamhead.pipelines.example import Reference, make_example
-from dreamhead.pipelines.moving import Drawn, Examples, FaceStore, make_examples
+from dreamhead.pipelines.moving import Drawn, Examples, FaceStore, Made, encoded, make_examples
 from dreamhead.training.adversary import Adversary
 from dreamhead.training.autoencoder_stage import to_pictures
 from dreamhead.training.dataset import Clip, ClipInfo
 from dreamhead.training.face_store import build_store, join, measure_clip
 from dreamhead.training.image_stage import Face, Geometry, far_references, geometry_of, nearest
+from dreamhead.training.mixer_losses import coarse_error, detail_error, motion_error, mouth_cut
+from dreamhead.training.self_made import drawn_window, with_mouth_of
 from dreamhead.training.settings import MixerStage
 from dreamhead.training.task import Example, Figures, Judgement
 
@@ -38,6 +40,7 @@ MOUTH_WEIGHT = 6.0
 JUDGED_FRAMES = 4
 JUDGED_BATCH = 16
 NUMBERS = ("frames", "references")
+MADE = "made_"
 MERGED = 3
 """References of the warp that the mixer is compared with."""
 PICTURES_SHOWN = 8
@@ -67,7 +70,7 @@ class MixerTask:
         self._adversary = Adversary(settings.loss.critic_learning_rate, self.device)
         self.triangles = torch.from_numpy(mesh()).to(self.device)
         self._geometry: WeakKeyDictionary[Clip, Geometry] = WeakKeyDictionary()
-        self._first: dict[str, int] = {}
+        self._kept: dict[str, _Kept] = {}
         self._store: FaceStore | None = None
         self._judged: _Judged | None = None
         self._compiled: tuple[Any, Any] | None = None
@@ -77,10 +80,13 @@ class MixerTask:
         return clip.has_pictures and clip.frames > 2 * OWN_S[1] * clip.frame_rate
 
     def prepare(self, clips: Sequence[ClipInfo]) -> None:
-        """Read all training clips onto the device."""
-        ends = np.cumsum([0, *(clip.frames for clip in clips)])
-        self._first = {clip.clip_id: int(first) for clip, first in zip(clips, ends[:-1], strict=True)}
-        self._store = build_store(clips, self.model.config["window"], self.device)
+        """Read the training clips onto the device: of each `every` pairs of neighbouring frames one."""
+        kept = [_kept_frames(clip.frames, self._settings.every) for clip in clips]
+        ends = np.cumsum([0, *(len(frames) for frames in kept)])
+        self._kept = {
+            clip.clip_id: _Kept(int(first), frames) for clip, first, frames in zip(clips, ends[:-1], kept, strict=True)
+        }
+        self._store = build_store(clips, self.model.config["window"], self.device, frames=kept)
 
     def begin(self, clips: Iterable[Clip]) -> dict[str, float]:
         """Nothing is fitted beforehand."""
@@ -98,42 +104,74 @@ class MixerTask:
         self._adversary.load_state(state)
 
     def example(self, clip: Clip, generator: np.random.Generator) -> Example:
-        """The numbers of `Drawn` for one frame, frames counted from the clip's first in the store."""
-        face, change = self._face(clip), self._settings.augmentation
-        frame = int(generator.integers(len(face.landmarks)))
+        """The arrays of `Drawn` for two neighbouring frames, which have the same references: frames by their places
+        in the store, `made_` ones those of `Made`, `errors` in pixels."""
+        face, change, kept = self._face(clip), self._settings.augmentation, self._kept[clip.clip_id]
+        pair = 2 * int(generator.integers(len(kept.frames) // 2))
+        now = kept.frames[pair]
         shut = generator.random() < change.shut_share
-        chosen = _drawn_references(face, frame, self._settings.references, generator, shut)
-        first = self._first[clip.clip_id]
+        chosen = _drawn_references(face, int(now), kept.frames, self._settings.references, generator, shut)
         few = generator.random() < change.few_share
-        kept = int(generator.integers(1, self._settings.references)) if few else self._settings.references
-        present = np.arange(len(chosen)) < kept
+        count = int(generator.integers(1, self._settings.references)) if few else self._settings.references
+        present = np.arange(len(chosen)) < count
         present[-1] = generator.random() < change.own_share
-        noise = generator.random(len(chosen)) * change.landmark_noise * clip.crop_size / 2.8
-        return {
-            "frames": np.array(first + frame),
-            "references": first + chosen,
+        made = bool(generator.random() < change.made_share)
+        noise = generator.random((len(chosen), 1, 1)) * change.landmark_noise * clip.crop_size / 2.8
+        same = {
             "present": present,
-            "distance": _distances(face, frame, chosen),
             "mirrored": np.array(generator.random() < change.flip),
             "colour": colour_matrix(generator, change.colour),
-            "noise": noise.astype(np.float32),
+            "errors": (noise * generator.normal(size=(len(chosen), POINTS, 2))).astype(np.float32),
+            "made_used": np.array(made),
+        }
+        other = int(generator.choice(kept.frames))
+        both = [self._one(face, kept, pair + step, chosen, step, other if made else None) for step in (0, 1)]
+        return {name: np.stack([{**same, **one}[name] for one in both]) for name in {**same, **both[0]}}
+
+    def _one(
+        self, face: Face, kept: "_Kept", place: int, chosen: NDArray[np.int64], step: int, other: int | None
+    ) -> Example:
+        """What differs between the two frames of an example; `other` is whose mouth the frame itself is given."""
+        frame, window = int(kept.frames[place]), int(self.model.config["window"])
+        references, distance = chosen.copy(), _distances(face, frame, chosen)
+        # The frame's stand-in moves on with it.
+        references[-1] = kept.frames[min(kept.place(int(chosen[-1])) + step, len(kept.frames) - 1)]
+        if other is None:
+            size, side = face.clip.crop_size, window
+            picture, points = np.zeros((size, size, 3), np.uint8), np.zeros((VERTICES, 2), np.float32)
+            image = np.zeros((side, side, 3), np.uint8)
+        else:
+            references[-1] = frame
+            picture, landmarks = with_mouth_of(face, frame, other)
+            points, image = vertices(landmarks)[:, :2], drawn_window(face, frame, landmarks, window)
+            distance[-1] = np.linalg.norm(face.lips[other] - face.lips[frame])
+        places = np.array([kept.place(int(number)) for number in references])
+        return {
+            "frames": np.array(kept.first + place),
+            "references": kept.first + places,
+            "distance": distance,
+            "made_pictures": picture,
+            "made_vertices": points,
+            "made_drawn": image,
         }
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Figures]:
-        """Errors of pixels, of the mixture alone, of what VGG sees, and what the critic says; and their sum."""
+        """What `mixer_losses` says of pixels, details, motion, what VGG sees, what the critic says; and their sum."""
         if self._store is None:
             raise RuntimeError("prepare comes before loss")
-        on_device = torch.Generator(self.device).manual_seed(int(torch.randint(2**31, (), generator=generator)))
         encode, mix = self._calls()
-        made = make_examples(encode, self._store, self.triangles, _drawn(batch), on_device)
+        flat = {name: value.flatten(0, 1) for name, value in batch.items()}
+        made = make_examples(encoded(encode, paired=True), self._store, self.triangles, _drawn(flat))
         mixture: Mixture = mix(made.moved, made.guides)
-        shown = made.target + made.mask * (mixture.picture - made.target)
-        parts = self._parts(made, mixture, shown)
+        picture = shown(mixture, _pixels_of(made))
+        painted = made.target + made.mask * (picture - made.target)
+        parts = self._parts(made, mixture, painted)
         if self.progress >= self._settings.loss.critic_from:
-            parts |= self._criticised(made, shown)
+            parts |= self._criticised(made, painted)
         total = torch.stack(list(parts.values())).sum()
         return total, {name: part.detach() for name, part in parts.items()}
 
+    @torch.no_grad()
     def validate(self, clips: Sequence[Clip]) -> Judgement:
         """Of frames of clips that nothing is trained on, true landmarks, references at least two seconds away.
 
@@ -158,23 +196,55 @@ class MixerTask:
             self._geometry[clip] = geometry_of(clip)
         return Face(clip, self._geometry[clip])
 
-    def _parts(self, made: Examples, mixture: Mixture, shown: Tensor) -> dict[str, Tensor]:
+    def _parts(self, made: Examples, mixture: Mixture, painted: Tensor) -> dict[str, Tensor]:
         weights = self._settings.loss
         weight = made.mask * (1 + MOUTH_WEIGHT * made.mouth)
         weight = weight / weight.mean().clamp_min(1e-6)
-        perceived = self.distance(shown, made.target, made.mask * (0.3 + made.mouth)).float().mean()
+        alone = painted - made.mask * mixture.added
+        # The dear networks look at one of each pair.
+        seen = (made.mouth, painted, made.target, made.mask * (0.3 + made.mouth))
+        ours, theirs, where = mouth_cut(*(part[::2] for part in seen))
         return {
-            "pixel": weights.pixel * ((shown.float() - made.target).abs() * weight).mean(),
-            "mixed": weights.mixed * ((mixture.mixed - made.target).abs() * weight).mean(),
+            "pixel": weights.pixel * coarse_error(painted, made.target, weight),
+            "mixed": weights.mixed * coarse_error(alone, made.target, weight),
             "added": weights.added * (mixture.added.abs() * weight).mean(),
-            "perceptual": weights.perceptual * perceived,
+            "detail": weights.detail * detail_error(painted, made.target, weight),
+            "motion": weights.motion * motion_error(painted, made.target, weight),
+            "steady": weights.steady * (mixture.fine[1::2] - mixture.fine[::2]).abs().sum(dim=1).mean(),
+            "perceptual": weights.perceptual * self.distance(ours, theirs, where).float().mean(),
         }
 
-    def _criticised(self, made: Examples, shown: Tensor) -> dict[str, Tensor]:
+    def _criticised(self, made: Examples, painted: Tensor) -> dict[str, Tensor]:
         weights = self._settings.loss
-        fooled, matching = self._adversary.judge(shown, made.target, made.drawn)
-        self._adversary.learn(shown, made.target, made.drawn)
+        pictures = mouth_cut(*(part[::2] for part in (made.mouth, painted, made.target, made.drawn)))
+        fooled, matching = self._adversary.judge(*pictures)
+        self._adversary.learn(*pictures)
         return {"adversary": weights.adversary * fooled, "matching": weights.matching * matching}
+
+
+class _Kept(NamedTuple):
+    """Which frames of a clip are in the store."""
+
+    first: int
+    """Place in the store of the first."""
+    frames: NDArray[np.int64]
+    """Ascending, two neighbours after each other."""
+
+    def place(self, frame: int) -> int:
+        """Where among them a frame is."""
+        return int(np.searchsorted(self.frames, frame))
+
+
+def _kept_frames(count: int, every: int) -> NDArray[np.int64]:
+    """Of each `every` pairs of a clip's neighbouring frames the first."""
+    firsts = np.arange(0, count - 1, 2 * every)
+    return np.stack([firsts, firsts + 1], axis=1).ravel()
+
+
+def _pixels_of(made: Examples) -> Tensor:
+    if made.pixels is None:
+        raise RuntimeError("moved without pixels")
+    return made.pixels
 
 
 class _Judged:
@@ -202,24 +272,23 @@ class _Judged:
 
     def judge(self, model: ReferenceMixer) -> Judgement:
         """What `MixerTask.validate` gives."""
-        found, shown = [], []
+        found, sheets = [], []
         for start in range(0, len(self._drawn.frames), JUDGED_BATCH):
             for own in (False, True):
-                part = Drawn(*(each[start : start + JUDGED_BATCH] for each in self._drawn))
-                made = make_examples(
-                    model.encode, self._store, self._task.triangles, part._replace(present=_with_own(part, own))
-                )
-                painted = made.target + made.mask * (model(made.moved, made.guides).picture - made.target)
+                part = _part(self._drawn, slice(start, start + JUDGED_BATCH), own)
+                made = make_examples(encoded(model.encode), self._store, self._task.triangles, part)
+                picture = shown(model(made.moved, made.guides), _pixels_of(made))
+                painted = made.target + made.mask * (picture - made.target)
                 name = "own_" if own else ""
                 found += [
                     {name + key: value for key, value in row.items()} for row in _figures(painted, made, self._task)
                 ]
-                shown += [] if own else _rows(made, painted)
+                sheets += [] if own else _rows(made, painted)
         figures = {**_means(found), **self._fixed}
         figures["quality"] = figures["psnr"] - QUALITY_OF_DISTANCE * figures["distance"]
-        chosen = np.linspace(0, len(shown) - 1, min(PICTURES_SHOWN, len(shown))).astype(int)
+        chosen = np.linspace(0, len(sheets) - 1, min(PICTURES_SHOWN, len(sheets))).astype(int)
         return Judgement(
-            figures=figures, pictures={"target, nearest, painted": np.concatenate([shown[n] for n in chosen])}
+            figures=figures, pictures={"target, nearest, painted": np.concatenate([sheets[n] for n in chosen])}
         )
 
 
@@ -235,22 +304,26 @@ def colour_matrix(generator: np.random.Generator, strength: float) -> NDArray[np
 
 
 def _drawn_references(
-    face: Face, frame: int, count: int, generator: np.random.Generator, shut: bool = False
+    face: Face,
+    frame: int,
+    frames: NDArray[np.int64],
+    count: int,
+    generator: np.random.Generator,
+    shut: bool = False,
 ) -> NDArray[np.int64]:
-    """(count + 1,) frames of the clip: the nearest mouths of some, then one nearby that stands in for the frame.
+    """(count + 1,) of the clip's `frames`: the nearest mouths of some, then one nearby that stands in for the frame.
 
     Args:
         shut: draw from the most shut quarter only.
     """
-    rate, frames = face.clip.frame_rate, np.arange(len(face.lips))
-    apart = np.abs(frames - frame)
-    others = np.flatnonzero(apart >= min(APART_S * rate, apart.max()))
+    rate, apart = face.clip.frame_rate, np.abs(frames - frame)
+    others = frames[apart >= min(APART_S * rate, apart.max())]
     if shut:
         others = others[np.argsort(_gaps(face)[others], kind="stable")][: max(1, len(others) // 4)]
     few = generator.choice(others, min(len(others), CANDIDATES), replace=False)
     chosen = nearest(face, frame, few)[:count]
     chosen = np.concatenate([chosen, np.repeat(chosen[:1], count - len(chosen))])
-    near = np.flatnonzero((apart >= max(1, OWN_S[0] * rate)) & (apart <= max(1, OWN_S[1] * rate)))
+    near = frames[(apart >= max(2, OWN_S[0] * rate)) & (apart <= max(2, OWN_S[1] * rate))]
     return np.append(chosen, generator.choice(near) if len(near) else others[0]).astype(np.int64)
 
 
@@ -267,7 +340,7 @@ def _distances(face: Face, frame: int, chosen: NDArray[np.int64]) -> NDArray[np.
 def _judged_row(face: Face, frame: int, count: int) -> Example:
     generator = np.random.default_rng(frame)
     chosen = nearest(face, frame, far_references(face, frame))[:count]
-    own = _drawn_references(face, frame, count, generator)[-1:]
+    own = _drawn_references(face, frame, np.arange(len(face.lips)), count, generator)[-1:]
     present = np.append(np.arange(count) < len(chosen), False)
     chosen = np.concatenate([chosen, np.repeat(chosen[:1], count - len(chosen)), own])
     return {
@@ -275,22 +348,28 @@ def _judged_row(face: Face, frame: int, count: int) -> Example:
         "references": chosen,
         "present": present,
         "distance": _distances(face, frame, chosen),
-        "mirrored": np.array(False),
-        "colour": np.eye(3, dtype=np.float32),
-        "noise": np.zeros(len(chosen), np.float32),
     }
 
 
 def _drawn(batch: dict[str, Tensor]) -> Drawn:
     own = torch.zeros_like(batch["present"])
     own[:, -1] = True
-    return Drawn(own=own, **batch)
+    rest = {name: value for name, value in batch.items() if not name.startswith(MADE)}
+    made = {name.removeprefix(MADE): value for name, value in batch.items() if name.startswith(MADE)}
+    return Drawn(own=own, made=Made(**made) if made else None, **rest)
 
 
-def _with_own(drawn: Drawn, own: bool) -> Tensor:
-    present = drawn.present.clone()
+def _part(drawn: Drawn, some: slice, own: bool) -> Drawn:
+    """Some of the judged examples, which have no errors and no made frames; with the frame itself or without."""
+    present = drawn.present[some].clone()
     present[:, -1] = own
-    return present
+    return Drawn(
+        frames=drawn.frames[some],
+        references=drawn.references[some],
+        present=present,
+        own=drawn.own[some],
+        distance=drawn.distance[some],
+    )
 
 
 def _warps(face: Face, frame: int, task: MixerTask) -> dict[str, float]:
@@ -337,7 +416,7 @@ def _detail(picture: NDArray[np.uint8], weight: NDArray[np.float32]) -> float:
 
 
 def _rows(made: Examples, painted: Tensor) -> list[NDArray[np.uint8]]:
-    nearest_one = made.target + made.mask * (made.moved.pictures[:, 0] - made.target)
+    nearest_one = made.target + made.mask * (_pixels_of(made)[:, 0] - made.target)
     parts = [to_pictures(part) for part in (made.target, nearest_one, painted)]
     return list(np.concatenate(parts, axis=2))
 

@@ -2,18 +2,26 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dreamhead import storage
 from dreamhead.errors import ConfigError, InputError, TrainingError
 from dreamhead.pipelines.audio_to_landmarks import SPEECH_OFFSETS_S
-from dreamhead.training import networks
+from dreamhead.training import networks, sharpness
 from dreamhead.training.dataset import ClipInfo, list_clips
 from dreamhead.training.loop import Clips
 from dreamhead.training.networks import AutoencoderSource
 from dreamhead.training.parallel import Crew
 from dreamhead.training.runs import RunFolder
-from dreamhead.training.settings import AUTOENCODER, IMAGE, LANDMARKS, TrainingSettings
+from dreamhead.training.settings import (
+    AUTOENCODER,
+    IMAGE,
+    LANDMARKS,
+    ImageStage,
+    MixerStage,
+    StageSettings,
+    TrainingSettings,
+)
 from dreamhead.training.task import Task
 from dreamhead.training.tasks import build_task
 
@@ -168,7 +176,26 @@ def _usable_clips(request: Request, settings: TrainingSettings, stage: str, task
         if not usable[split]:
             folder = storage.join(request.data_uri, split)
             raise InputError(f"{folder}: none of its {len(found)} clips can be used for {stage}")
-    return Clips(train=usable["train"], validation=usable.get("validation", ()))
+    sharp = _sharp_clips(request.folder(stage), settings.stage(stage), usable["train"])
+    if not sharp:
+        folder = storage.join(request.data_uri, "train")
+        raise InputError(
+            f"{folder}: none of its {len(usable['train'])} clips is sharp enough; lower {stage}.sharpness.least"
+        )
+    soft = len(usable["train"]) - len(sharp)
+    return Clips(train=sharp, validation=usable.get("validation", ()), soft=soft)
+
+
+def _sharp_clips(folder: RunFolder, settings: StageSettings, clips: Sequence[ClipInfo]) -> Sequence[ClipInfo]:
+    """The clips that are sharp enough, each with its weight; all as they are where sharpness doesn't count."""
+    if not isinstance(settings, ImageStage | MixerStage) or not settings.sharpness.full:
+        return clips
+    detail = folder.detail()
+    if detail.keys() != {clip.clip_id for clip in clips}:
+        detail = {clip.clip_id: float(f"{its:.4g}") for clip, its in zip(clips, sharpness.measure(clips), strict=True)}
+        folder.keep_detail(detail)
+    weighted = (replace(clip, weight=settings.sharpness.weight(detail[clip.clip_id])) for clip in clips)
+    return [clip for clip in weighted if clip.weight > 0]
 
 
 def _check_clip(clip: ClipInfo, settings: TrainingSettings) -> None:

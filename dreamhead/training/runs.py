@@ -3,6 +3,7 @@
 settings.json       what the run was begun with
 checkpoints/        00000200.pt and so on, each complete in itself
 best.json           which checkpoint was judged best, and how
+sharpness.json      how much detail each clip's mouth has, where that counts
 log.jsonl           a line every few steps, and one for each validation
 tensorboard/        the same as curves, with pictures
 pictures/           the validations' pictures, JPEG
@@ -69,6 +70,16 @@ class RunFolder:
     def record(self) -> State:
         """What `begin` noted last."""
         return cast(State, json.loads(storage.read_bytes(storage.join(self.uri, "settings.json"))))
+
+    def detail(self) -> dict[str, float]:
+        """What `keep_detail` noted: by clip, how much detail its mouth has; nothing where that wasn't measured yet."""
+        uri = storage.join(self.uri, "sharpness.json")
+        return cast(dict[str, float], json.loads(storage.read_bytes(uri))) if storage.exists(uri) else {}
+
+    def keep_detail(self, detail: dict[str, float]) -> None:
+        """Note it: for people, and so that a run that goes on needn't measure again."""
+        uri = storage.join(self.uri, "sharpness.json")
+        storage.write_bytes(uri, json.dumps(detail, indent=1).encode() + b"\n")
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints that are there, ascending."""

@@ -135,8 +135,10 @@ class MixerModel(Section):
 
     window: int = Field(default=160, ge=16, multiple_of=16)
     """Side of the mouth's window, pixels of the crop; no larger than the crop."""
-    channels: tuple[int, int, int] = (48, 96, 128)
+    channels: tuple[int, int, int] = (24, 48, 96)
     """At 1/2, 1/4 and 1/8 of the window's resolution; multiples of 32, but for the first two of 8."""
+    kept: int = Field(default=16, ge=8, multiple_of=8)
+    """Channels, at half of the resolution, of what is moved of each reference."""
 
     @model_validator(mode="after")
     def _check_channels(self) -> Self:
@@ -160,19 +162,27 @@ class MixerAugmentation(Section):
     """Share of examples whose references are the most shut mouths of the clip: what they don't show is to be added."""
     own_share: float = Field(default=0.6, ge=0, le=1)
     """Share of examples that see the frame itself too, as when dubbing."""
+    made_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of these in which it is the very frame with its mouth moved to another one's; else a frame nearby."""
 
 
 class MixerLoss(Section):
     """What the reference mixer's mistakes cost."""
 
     pixel: float = Field(default=1.0, ge=0)
-    """Of the mean absolute error, pixels in -1..1, the mouth weighted more."""
+    """Of the mean absolute error at half resolution, pixels in -1..1, the mouth weighted more."""
     mixed: float = Field(default=0.5, ge=0)
     """The same of the references alone, before anything is added."""
     added: float = Field(default=0.05, ge=0)
     """Of the size of what is added."""
+    detail: float = Field(default=1.0, ge=0)
+    """Of the difference of how much fine detail there is, pixels in -1..1."""
+    motion: float = Field(default=0.5, ge=0)
+    """Of the mean absolute error of the change from one frame to the next."""
+    steady: float = Field(default=0.02, ge=0)
+    """Of the change of the fine band's weights from one frame to the next."""
     perceptual: float = Field(default=0.25, ge=0)
-    """Of the distance of VGG16's features."""
+    """Of the distance of VGG16's features, around the mouth."""
     adversary: float = Field(default=0.03, ge=0)
     """Of what the critic sees."""
     matching: float = Field(default=1.0, ge=0)
@@ -181,6 +191,30 @@ class MixerLoss(Section):
     """Share of the training after which the critic is listened to; it learns from then on too."""
     critic_learning_rate: float = Field(default=2e-4, gt=0)
     """Of the critic."""
+
+
+class Sharpness(Section):
+    """How sharp a clip's mouth must be to be learnt from, by `sharpness.clip_detail`; measured in crops of 256 pixels.
+
+    `full: 0` measures nothing and takes all clips alike.
+    """
+
+    least: float = Field(default=0.025, ge=0)
+    """Clips of less detail are left out."""
+    full: float = Field(default=0.045, ge=0)
+    """From here on a clip counts in full; below it less, down to nothing at `least`."""
+
+    def weight(self, detail: float) -> float:
+        """0 to 1: how often a clip is drawn, relative to a sharp one of its length."""
+        if detail < self.least:
+            return 0.0
+        return 1.0 if detail >= self.full else (detail - self.least) / (self.full - self.least)
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.full and self.full < self.least:
+            raise ValueError(f"full {self.full:g} is below least {self.least:g}")
+        return self
 
 
 class LandmarkAugmentation(Section):
@@ -250,6 +284,8 @@ class ImageStage(Section):
     """How it is trained."""
     augmentation: ImageAugmentation = ImageAugmentation()
     """How its examples are changed."""
+    sharpness: Sharpness = Sharpness()
+    """Which clips it is trained on, and how often each."""
 
 
 class MixerStage(Section):
@@ -261,10 +297,14 @@ class MixerStage(Section):
     """How it is trained."""
     augmentation: MixerAugmentation = MixerAugmentation()
     """How its examples are changed."""
+    sharpness: Sharpness = Sharpness()
+    """Which clips it is trained on, and how often each."""
     loss: MixerLoss = MixerLoss()
     """What mistakes cost."""
     references: int = Field(default=5, ge=1)
     """Of each example, besides the frame itself."""
+    every: int = Field(default=3, ge=1)
+    """Of so many pairs of neighbouring frames one is kept in memory; 10,000 frames take 4 GB."""
     compile: bool = False
     """Compile the network for the GPU first, which takes a minute: for long trainings there."""
     perceptual: str = ""
@@ -316,7 +356,7 @@ class TrainingSettings(Section):
 
     crop_size: int = Field(default=256, ge=32, multiple_of=32)
     """Side of the aligned crops of the data set, pixels."""
-    speech_encoder: str = "whisper"
+    speech_encoder: str = "whisper_layer4"
     """Name of the speech features of the data set."""
     autoencoder: AutoencoderStage = AutoencoderStage()
     """Between pixels and latents."""

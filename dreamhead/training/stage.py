@@ -44,6 +44,7 @@ def _keep(network: nn.Module, plan: Plan, folder: RunFolder) -> None:
         "best_step": best.step if best is not None else last,
         "figures": best.figures if best is not None else {},
         "clips": len(plan.clips.train),
+        "clips_left_out": plan.clips.soft,
         "speakers": len({clip.speaker for clip in plan.clips.train}),
         "seconds_of_video": round(sum(clip.frames / clip.frame_rate for clip in plan.clips.train), 1),
     }

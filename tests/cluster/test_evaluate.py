@@ -111,8 +111,8 @@ def test_an_end_by_hand_leaves_what_was_judged(
     assert bench.run() == INTERRUPTED
     told = capsys.readouterr().err
     assert "interrupted; the same command goes on where this one stopped" in told
-    assert "18 not judged yet" in told
-    assert bench.results()["unfinished"] == 18
+    assert "20 not judged yet" in told
+    assert bench.results()["unfinished"] == 20
 
 
 def test_what_cant_be_used_is_refused_before_any_work(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,6 +33,7 @@ SETTINGS = EvaluationSettings(
         output=OutputSettings(preset="ultrafast", encoder_threads=1),
     ),
     apart_s=0.4,
+    network_every=5,
     moments=2,
     worst_moments=1,
     picture_px=48,

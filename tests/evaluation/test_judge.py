@@ -16,6 +16,7 @@ from dreamhead.media.video import probe
 from dreamhead.stages.artefacts import load_arrays
 from tests.evaluation.conftest import FRAMES, GAPS, SETTINGS
 from tests.evaluation.test_judges import lpips_files, onnx_model
+from tests.perceptual_weights import write_weights
 
 Judged = Callable[..., Verdict]
 
@@ -43,6 +44,8 @@ def test_the_source_is_its_own_equal(judged: Judged) -> None:
     assert real.figures["mouth_lmd"] == pytest.approx(0, abs=1e-4)
     assert real.figures["mouth_psnr_db"] > 100
     assert (real.figures["seam"], real.figures["sharpness"], real.figures["flicker"]) == (1, 1, 1)
+    assert (real.figures["concordance"], real.figures["closure"]) == (pytest.approx(1, abs=1e-4), 1)
+    assert real.figures["closure_false"] == 0
     assert (real.frames, real.frames_judged) == (FRAMES, FRAMES)
     assert np.corrcoef(np.array(real.curves["truth"], float), GAPS)[0, 1] > 0.95
     encoded = judged("reencoded")
@@ -52,10 +55,14 @@ def test_the_source_is_its_own_equal(judged: Judged) -> None:
 
 
 def test_true_landmarks_beat_a_pasted_mouth(judged: Judged) -> None:
-    painted, warp, copy = (judged(name).figures for name in ("painted", "warp", "copy"))
+    painted, merged, warp, copy = (judged(name).figures for name in ("painted", "merged", "warp", "copy"))
     # The toy paints noise over the warp by a tenth; both follow the true mouth, which a pasted one doesn't.
     assert warp["mouth_psnr_db"] > painted["mouth_psnr_db"] > 15
     assert warp["mouth_psnr_db"] > copy["mouth_psnr_db"]
+    # Merging averages what the references don't share: less detail, and another picture than any one gives.
+    assert merged["mouth_psnr_db"] > copy["mouth_psnr_db"]
+    assert merged["mouth_psnr_db"] != warp["mouth_psnr_db"]
+    assert merged["sharpness"] < warp["sharpness"] < 1.1
     assert warp["correlation"] > copy["correlation"]
     assert warp["mouth_lmd"] < copy["mouth_lmd"]
     assert painted["face_psnr_db"] < judged("reencoded").figures["face_psnr_db"]
@@ -70,7 +77,7 @@ def test_a_dub_is_judged_from_its_file(judged: Judged, speaking_clip: JudgedClip
     assert kept.all()
     heard, given = (read_speech(uri, 0, 1.2) for uri in (verdict.video_uri, speaking_clip.audio_uri))
     assert np.corrcoef(heard, given)[0, 1] > 0.98
-    assert verdict.missing["identity"] == "weights not given: judges.recognition"
+    assert verdict.missing["lpips"].startswith("weights not given: judges.alexnet")
     assert set(verdict.worst) <= set(verdict.moments)
     assert storage.exists(verdict.picture_uri)
 
@@ -138,12 +145,19 @@ def test_a_bad_clip_is_a_verdict_with_its_error(
 def test_weights_that_are_given_judge(speaking_clip: JudgedClip, tmp_path: Path, weights: str) -> None:
     (tmp_path / "net.onnx").write_bytes(onnx_model())
     alexnet, heads = lpips_files(tmp_path)
-    judges = JudgeSettings(recognition=str(tmp_path / "net.onnx"), alexnet=alexnet, lpips=heads)
+    perceptual = str(write_weights(tmp_path))
+    judges = JudgeSettings(recognition=str(tmp_path / "net.onnx"), alexnet=alexnet, lpips=heads, perceptual=perceptual)
     judge = ConditionJudge(SETTINGS.model_copy(update={"judges": judges}), weights, str(tmp_path / "out"))
-    real, copy = (judge(Task(clip=speaking_clip, condition=name)) for name in ("real", "copy"))
+    real, warp, copy = (judge(Task(clip=speaking_clip, condition=name)) for name in ("real", "warp", "copy"))
     judge.close()
-    assert real.figures["identity"] == pytest.approx(1, abs=1e-4)
+    assert real.figures["perceptual"] == 0
+    # The detector doesn't find the very same place twice.
+    assert real.figures["identity_distance"] < 0.1 * copy.figures["identity_distance"]
     assert real.figures["lpips"] == pytest.approx(0, abs=1e-5)
-    assert copy.figures["identity"] > 0.9
+    assert copy.figures["identity_distance"] > 1e-4
+    # Both are told relative to the same two moments of the clip, which show one face with another mouth.
+    apart, again = (its.figures["identity_distance"] / its.figures["identity"] for its in (warp, copy))
+    assert 1e-4 < apart == pytest.approx(again, rel=0.02)
+    assert copy.figures["perceptual"] > warp.figures["perceptual"] > 1e-3
     assert copy.figures["lpips"] > 1e-4
     assert "identity" not in copy.missing

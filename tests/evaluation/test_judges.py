@@ -1,6 +1,8 @@
 """Others' networks: toys of the real kinds, and what is said of weights that aren't given or aren't right."""
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -8,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from dreamhead.errors import WeightsUnavailableError
-from dreamhead.evaluation.judges import ALEXNET, LearnedDistance, PictureJudges, Recognition, arcface_crop, missing
+from dreamhead.evaluation import recognition
+from dreamhead.evaluation.judges import ALEXNET, LearnedDistance, PictureJudges, missing
 from dreamhead.evaluation.settings import JudgeSettings
+from tests.perceptual_weights import write_weights
 from tests.toy_faces import canonical_face, posed, texture
 
 # PyTorch wants another format for new networks; these files are what their authors publish.
@@ -53,47 +57,22 @@ def onnx_model(side: int = 112) -> bytes:
     return field(1, 8) + field(7, graph) + field(8, field(2, 13))
 
 
-def test_nothing_given_is_nothing_judged() -> None:
+def test_nothing_given_is_nothing_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DREAMHEAD_CACHE", str(tmp_path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     judges = PictureJudges(JudgeSettings())
-    assert judges.missing["identity"] == "weights not given: judges.recognition"
+    told = "package dlib isn't installed: pip install 'dreamhead[identity]', or give judges.recognition"
+    assert judges.missing["identity"] == judges.missing["identity_distance"] == told
+    assert judges.missing["perceptual"] == "weights not found: run scripts/make_perceptual, or give judges.perceptual"
     assert judges.missing["fid"] == "weights not given: judges.inception"
     assert judges.missing["lse_c"] == "weights not given: judges.syncnet"
     assert judges.missing["lpips"].startswith("weights not given: judges.alexnet")
     frame, face = texture(160, 200), posed(canonical_face())
-    assert judges.identity(frame, face, frame, face) is None
+    assert judges.embedding(frame, face) is None
+    assert judges.perceptual(frame[:64, :64], frame[:64, :64], np.ones((64, 64))) is None
     assert judges.distance(frame[:64, :64], frame[:64, :64]) is None
     assert judges.features(frame[:64, :64]) is None
     assert "identity" not in missing(JudgeSettings(recognition="there.onnx"))
-
-
-def test_the_face_is_put_where_recognition_wants_it() -> None:
-    frame = np.zeros((160, 200, 3), np.uint8)
-    face = posed(canonical_face())
-    for index in (1, 61, 291):
-        x, y = face[index, :2].round().astype(int)
-        frame[y - 1 : y + 2, x - 1 : x + 2] = 255
-    crop = arcface_crop(frame, face)
-    assert crop.shape == (112, 112, 3)
-    rows, columns = np.nonzero(crop[..., 0] > 120)
-    # The mouth's corners lie in the lower part to the left and right, the nose above them in the middle.
-    assert (columns[rows > 85] < 50).any()
-    assert (columns[rows > 85] > 62).any()
-    assert 45 < columns[rows < 82].mean() < 67
-
-
-@pytest.mark.parametrize("kind", ["onnx", "scripted"])
-def test_a_face_is_itself_and_another_colour_is_another(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / f"net.{'onnx' if kind == 'onnx' else 'pt'}"
-    if kind == "onnx":
-        path.write_bytes(onnx_model())
-    else:
-        scripted(path)
-    judges = PictureJudges(JudgeSettings(recognition=str(path)))
-    face, red, blue = posed(canonical_face()), *(np.zeros((160, 200, 3), np.uint8) for _ in range(2))
-    red[..., 0], blue[..., 2] = 255, 255
-    assert judges.identity(red, face, red, face) == pytest.approx(1)
-    assert judges.identity(red, face, blue, face) == pytest.approx(-1 / 3, abs=1e-3)
-    np.testing.assert_allclose(np.linalg.norm(Recognition(path)(red, face)), 1)
 
 
 def lpips_files(folder: Path) -> tuple[str, str]:
@@ -128,11 +107,48 @@ def test_inception_looks_at_299_pixels(tmp_path: Path) -> None:
     np.testing.assert_allclose(features, np.ones(48))
 
 
+def test_the_perceptual_distance_is_of_where_the_weight_is(tmp_path: Path) -> None:
+    judges = PictureJudges(JudgeSettings(perceptual=str(write_weights(tmp_path))))
+    truth, ours = texture(64, 64, 1), texture(64, 64, 1)
+    ours[:, :16] = 0
+    right, left = np.zeros((64, 64), np.float32), np.zeros((64, 64), np.float32)
+    right[:, 44:], left[:, :16] = 1, 1
+    assert judges.perceptual(truth, truth, left) == 0
+    assert judges.perceptual(ours, truth, right) == pytest.approx(0, abs=1e-6)
+    found = judges.perceptual(ours, truth, left)
+    assert found is not None
+    assert found > 0.05
+    assert "perceptual" not in judges.missing
+
+
+def test_a_recogniser_that_cant_be_had_is_missing_and_one_that_is_given_wrong_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unavailable(path: str = "") -> Path:
+        raise WeightsUnavailableError(f"not {path or 'installed'}")
+
+    monkeypatch.setattr(recognition, "face_recogniser", unavailable)
+    monkeypatch.setitem(sys.modules, "dlib", ModuleType("dlib"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: sys.modules.get(name))
+    judges = PictureJudges(JudgeSettings())
+    assert judges.missing["identity"] == judges.missing["identity_distance"] == "not installed"
+    with pytest.raises(WeightsUnavailableError, match=r"not mine\.dat"):
+        PictureJudges(JudgeSettings(dlib="mine.dat"))
+
+
 def test_wrong_weights_are_named(tmp_path: Path) -> None:
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(b"nothing")
     with pytest.raises(WeightsUnavailableError, match=r"judges.recognition .*bad.onnx: not a readable ONNX"):
         PictureJudges(JudgeSettings(recognition=str(bad)))
+    with pytest.raises(WeightsUnavailableError, match=r"setting judges.recognition: gone.pt is not a file"):
+        PictureJudges(JudgeSettings(recognition="gone.pt"))
+    with pytest.raises(
+        WeightsUnavailableError, match=r"judges.perceptual .*bad.onnx: not what scripts/make_perceptual"
+    ):
+        PictureJudges(JudgeSettings(perceptual=str(bad)))
+    with pytest.raises(WeightsUnavailableError, match=r"setting judges.perceptual: gone.pt is not a file"):
+        PictureJudges(JudgeSettings(perceptual="gone.pt"))
     with pytest.raises(WeightsUnavailableError, match=r"setting judges.inception: gone.pt is not a file"):
         PictureJudges(JudgeSettings(inception="gone.pt"))
     with pytest.raises(WeightsUnavailableError, match=r"judges.inception .*bad.onnx: not a TorchScript file"):

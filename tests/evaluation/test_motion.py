@@ -55,6 +55,32 @@ def test_a_lag_is_a_time_and_is_looked_for_as_far_at_any_rate() -> None:
         assert found["lag_ms"] == pytest.approx(200)
 
 
+def test_the_same_lips_agree_and_shut_together() -> None:
+    found = figures(faces(OPENINGS))
+    assert found["concordance"] == pytest.approx(1, abs=1e-3)
+    assert (found["closure"], found["closure_false"]) == (1, 0)
+
+
+def test_lips_that_open_too_wide_go_with_the_speaker_and_dont_agree() -> None:
+    found = figures(faces(1.5 * OPENINGS))
+    assert found["correlation"] > 0.99
+    width, shift = 1.5, 0.5 * OPENINGS.mean() / OPENINGS.std()
+    assert found["concordance"] == pytest.approx(2 * width / (width**2 + 1 + shift**2), abs=0.03)
+
+
+def test_closures_that_are_missed_and_closures_that_are_made_up() -> None:
+    openings = np.full(80, 0.2)
+    openings[[10, 30, 50, 70]] = 0
+    ours = np.full(80, 0.2)
+    ours[[11, 31, 40]] = 0
+    motion = Motion.of(faces(openings), faces(ours), np.ones(80, bool))
+    found = motion_figures(motion, None, 0, 25, True, SETTINGS)
+    assert found["closure"] == pytest.approx(0.5)
+    assert found["closure_false"] == pytest.approx(1 / 3)
+    # At 10 frames a second a frame is more than the 40 ms that are allowed.
+    assert motion_figures(motion, None, 0, 10, True, SETTINGS)["closure"] == 0
+
+
 def test_half_the_motion_is_half_the_articulation() -> None:
     found = figures(faces(OPENINGS / 2))
     assert found["articulation"] == pytest.approx(0.5, abs=0.02)

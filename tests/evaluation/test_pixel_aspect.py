@@ -64,10 +64,10 @@ def test_the_verdict_is_that_of_square_pixels(
         ours, square = (judge(Task(clip=each, condition=condition)) for each in (clip, speaking_clip))
         assert ours.error == square.error == ""
         # Openings are 0.18 to 0.4 eye distances; in stored pixels they would be a quarter larger at 4:3.
-        for curve in ("ours", "truth"):
+        # Which of two mouths that are as near is copied turns on less than that.
+        for curve in ("truth",) if condition == "copy" else ("ours", "truth"):
             found, true = (np.array(each.curves[curve], float) for each in (ours, square))
             assert np.median(np.abs(found - true)) < 0.02
-        # Which of two mouths that are as near is taken turns on less than that.
         if condition != "copy":
             assert ours.figures["mouth_lmd"] == pytest.approx(square.figures["mouth_lmd"], abs=0.01)
             assert ours.figures["correlation"] == pytest.approx(square.figures["correlation"], abs=0.03)

@@ -1,6 +1,5 @@
 """The crop: cut out and put back, smoothed inside runs only, masked by the pose alone, matched in colour."""
 
-import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -95,53 +94,6 @@ def test_a_shrunk_picture_is_where_the_transform_says() -> None:
     np.testing.assert_allclose(shrunk[..., 1], 3 * (np.mgrid[:48, :48][0] + 10), atol=1)
 
 
-@pytest.mark.parametrize("eyes", [23, 60])
-def test_pasting_the_unchanged_crop_changes_little_inside_and_nothing_outside(eyes: int) -> None:
-    frame = texture(220, 260)
-    landmarks = posed(canonical_face(), eyes, (120, 80), turn(roll_deg=12))
-    (transform,) = transforms_of(landmarks, size=128)
-    opacity = mask_of(landmarks, 128)
-    before = frame.copy()
-    pasted = crop.paste(frame, crop.extract(frame, transform, 128), opacity, transform)
-    np.testing.assert_array_equal(frame, before)
-    assert np.abs(pasted.astype(int) - frame).mean() < 0.5
-    assert np.abs(pasted.astype(int) - frame).max() < 12
-
-
-def test_where_the_mask_is_empty_the_frame_keeps_its_bits() -> None:
-    frame = texture(220, 260)
-    landmarks = posed(canonical_face(), 50, (120, 80), turn(5, roll_deg=12))
-    (transform,) = transforms_of(landmarks)
-    opacity = mask_of(landmarks)
-    pasted = crop.paste(frame, np.full((SIZE, SIZE, 3), 255, np.uint8), opacity, transform)
-    rows, columns = np.nonzero((pasted != frame).any(axis=2))
-    changed = crop.apply_transform(transform, np.stack([columns, rows], axis=1).astype(np.float32))
-    assert len(changed) > 1000
-    # A pixel of the frame sees the opacities of the four pixels of the crop around it.
-    reach = cv2.dilate(np.pad(opacity, 2), np.ones((3, 3), np.uint8))
-    columns, rows = np.rint(changed + 2).astype(int).T
-    assert (reach[rows, columns] > 0).all()
-    middle = crop.apply_transform(transform, landmarks)[topology.LOWER_LIP_MIDDLE, :2]
-    assert opacity[int(middle[1]), int(middle[0])] == 1
-    assert (pasted[tuple(np.rint(landmarks[topology.LOWER_LIP_MIDDLE, 1::-1]).astype(int))] == 255).all()
-
-
-def test_a_face_at_the_pictures_edge_is_pasted_as_far_as_it_is_seen() -> None:
-    frame = texture(100, 100)
-    landmarks = posed(canonical_face(), 40, (5, 40))
-    (transform,) = transforms_of(landmarks)
-    pasted = crop.paste(frame, np.zeros((SIZE, SIZE, 3), np.uint8), mask_of(landmarks), transform)
-    assert (pasted[70:80, :10] == 0).all()
-    np.testing.assert_array_equal(pasted[:, 70:], frame[:, 70:])
-
-
-def test_a_face_beyond_the_picture_changes_nothing() -> None:
-    frame = texture(60, 60)
-    (transform,) = transforms_of(posed(canonical_face(), 40, (900, 900)))
-    pasted = crop.paste(frame, np.zeros((SIZE, SIZE, 3), np.uint8), np.ones((SIZE, SIZE), np.float32), transform)
-    np.testing.assert_array_equal(pasted, frame)
-
-
 def test_the_mask_tells_nothing_of_the_mouth() -> None:
     turned = turn(15, -10, 5)
     shut, wide = (mask_of(posed(canonical_face(gap), rotation=turned)) for gap in (0.0, 0.4))
@@ -198,29 +150,3 @@ def test_colours_far_from_the_edge_stay() -> None:
     matched = crop.match_colour(np.zeros((128, 128, 3), np.uint8), np.full((128, 128, 3), 60, np.uint8), mask)
     np.testing.assert_allclose(matched[80:100, 40:80], 0, atol=0.1)
     assert (matched[20:22, 40:80] > 30).all()
-
-
-def shifted(transform: NDArray[np.float64], frame: NDArray[np.uint8], by_px: float, share: float) -> NDArray[np.uint8]:
-    """The frame with its crop's pixels moved to the right by so many pixels of the frame, pasted everywhere."""
-    step = by_px * np.hypot(transform[0, 0], transform[1, 0])
-    columns, rows = np.meshgrid(np.arange(SIZE, dtype=np.float32), np.arange(SIZE, dtype=np.float32))
-    along = transform[:, 0] / np.linalg.norm(transform[:, 0])
-    source = np.stack([columns - step * along[0], rows - step * along[1]], axis=-1).astype(np.float32)
-    cut = crop.extract(frame, transform, SIZE)
-    moved = cv2.remap(cut, source[..., 0], source[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    whole = np.ones((SIZE, SIZE), np.float32)
-    return crop.paste(frame, moved, whole, transform, crop.Moved(source, moved, whole * np.float32(share)))
-
-
-@pytest.mark.parametrize("roll", [0, 25])
-def test_a_frames_own_details_are_moved_at_its_own_resolution(roll: int) -> None:
-    frame = np.random.default_rng(0).integers(0, 256, (220, 260, 3), np.uint8)
-    landmarks = posed(canonical_face(), 60, (120, 80), turn(roll_deg=roll))
-    (transform,) = transforms_of(landmarks)
-    np.testing.assert_allclose(shifted(transform, frame, 0, 1).astype(int), frame, atol=1)
-    # The noise is finer than the crop, and yet it is there, six pixels further.
-    inside = np.s_[60:120, 90:150]
-    moved, wanted = shifted(transform, frame, 6, 1), np.roll(frame, 6, axis=1)
-    assert np.corrcoef(moved[inside].ravel(), wanted[inside].ravel())[0, 1] > 0.98
-    without = shifted(transform, frame, 6, 0)
-    assert np.corrcoef(without[inside].ravel(), wanted[inside].ravel())[0, 1] < 0.7

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dreamhead.faces import crop, geometry
+from dreamhead.faces.compositing import Layer, composite
 from dreamhead.faces.loose_crop import loose_crop
 from dreamhead.faces.pixel_aspect import from_stored, square_pixels
 from dreamhead.media.video import probe
@@ -84,10 +85,10 @@ def test_pasting_changes_little_inside_and_nothing_outside(aspect: Fraction) -> 
     transform, opacity = face_at((150, 110))
     to_crop = from_stored(transform, float(aspect))
     before = frame.copy()
-    pasted = crop.paste(frame, crop.extract(frame, to_crop, 128), opacity, to_crop)
+    pasted = composite(frame, [], crop.extract(frame, to_crop, 128), opacity, to_crop)
     np.testing.assert_array_equal(frame, before)
     assert np.abs(pasted.astype(int) - frame).mean() < 0.5
-    white = crop.paste(frame, np.full((128, 128, 3), 255, np.uint8), opacity, to_crop)
+    white = composite(frame, [], np.full((128, 128, 3), 255, np.uint8), opacity, to_crop)
     rows, columns = np.nonzero((white != frame).any(axis=2))
     x = float(aspect) * (columns + 0.5) - 0.5
     changed = crop.apply_transform(transform, np.stack([x, rows], axis=1).astype(np.float32))
@@ -97,7 +98,7 @@ def test_pasting_changes_little_inside_and_nothing_outside(aspect: Fraction) -> 
     assert (reach[rows, columns] > 0).all()
     # As much of the picture is covered as the mask says, in the frame's own pixels.
     opaque = float((opacity > 0.5).sum()) / abs(np.linalg.det(to_crop[:, :2]))
-    covered = crop.paste(np.zeros_like(frame), np.full((128, 128, 3), 255, np.uint8), opacity, to_crop)[..., 0]
+    covered = composite(np.zeros_like(frame), [], np.full((128, 128, 3), 255, np.uint8), opacity, to_crop)[..., 0]
     assert (covered > 127).sum() == pytest.approx(opaque, rel=0.02)
 
 
@@ -110,8 +111,6 @@ def test_details_are_moved_as_far_as_the_crop_says(aspect: Fraction) -> None:
     to_crop = from_stored(transform, float(aspect))
     columns, rows = np.meshgrid(np.arange(128, dtype=np.float32), np.arange(128, dtype=np.float32))
     source = np.stack([columns + 3, rows - 5], axis=-1)
-    own = crop.extract(frame, to_crop, 128)
-    moved = cv2.remap(own, *np.moveaxis(source, -1, 0), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     shift = np.linalg.inv(to_crop[:, :2]) @ (3, -5)
     expected = cv2.warpAffine(
         frame,
@@ -120,9 +119,9 @@ def test_details_are_moved_as_far_as_the_crop_says(aspect: Fraction) -> None:
         flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    told = crop.Moved(source, moved, np.ones((128, 128), np.float32))
-    pasted = crop.paste(frame, moved, opacity, to_crop, told)
-    ones = crop.paste(np.zeros_like(frame), np.full((128, 128, 3), 255, np.uint8), opacity, to_crop)[..., 0]
+    layer = Layer(frame, to_crop, (0, 0), source, np.ones((128, 128), np.float32))
+    pasted = composite(frame, [layer], np.zeros((128, 128, 3), np.float32), opacity, to_crop)
+    ones = composite(np.zeros_like(frame), [], np.full((128, 128, 3), 255, np.uint8), opacity, to_crop)[..., 0]
     inside = ones == 255
     assert inside.sum() > 3000
     assert np.abs(pasted[inside].astype(int) - expected[inside]).mean() < 1

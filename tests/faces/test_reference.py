@@ -1,11 +1,21 @@
 """References are few and unlike each other, and the one shown is near to the wanted mouth and seldom changed."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 
 from dreamhead.faces import geometry, topology
-from dreamhead.faces.reference import SWITCH_COST, ReferenceKeeper, _cheapest_path, choose_references, mouth_shape
+from dreamhead.faces.reference import (
+    SWITCH_COST,
+    KeptFrame,
+    ReferenceKeeper,
+    _cheapest_path,
+    choose_references,
+    mouth_shape,
+    patch,
+    reference_arrays,
+)
 from tests.toy_faces import canonical_face, toy_shot
 
 EMPTY = np.zeros((8, 8, 3), np.uint8)
@@ -21,30 +31,72 @@ def test_mouth_shapes_ignore_place_and_measure_points() -> None:
     assert 0.09 < distance < 0.11
 
 
+def kept_frame(number: int, box: tuple[int, int, int, int] = (0, 0, 20, 20)) -> KeptFrame:
+    left, top, right, bottom = box
+    shape = (bottom - top, right - left, 3)
+    pixels = np.random.default_rng(number).integers(0, 256, shape, np.uint8)
+    transform = np.array([[0.5, 0.1, number], [-0.1, 0.5, 3]])
+    return KeptFrame(number, EMPTY, np.zeros((478, 3), np.float32), transform, box, pixels)
+
+
 def test_the_keeper_is_bounded_and_keeps_what_differs() -> None:
     openings = np.random.default_rng(0).uniform(0, 0.4, 300)
     shapes = mouth_shape(np.stack([canonical_face(gap) for gap in openings]))
-    keeper = ReferenceKeeper(12)
+    keeper = ReferenceKeeper(12, 1 << 30)
     for number, shape in enumerate(shapes):
         if keeper.wants(shape):
-            keeper.keep(number, shape, EMPTY, np.full((478, 3), number, np.float32))
+            keeper.keep(shape, kept_frame(number))
         assert len(keeper.frames) <= 12
-    kept = np.sort(openings[keeper.frames])
+    kept = np.sort(openings[[frame.number for frame in keeper.frames]])
     assert len(kept) >= 5
     assert kept[0] < 0.08
     assert kept[-1] > 0.32
     assert np.diff(kept).min() > 0.01
-    assert [int(points[0, 0]) for points in keeper.landmarks] == keeper.frames
-    assert len(keeper.crops) == len(keeper.frames)
+    numbers = [frame.number for frame in keeper.frames]
+    assert numbers == sorted(numbers)
 
 
 def test_the_keeper_takes_one_of_equals_and_always_the_first() -> None:
-    keeper = ReferenceKeeper(3)
+    keeper = ReferenceKeeper(3, 1 << 30)
     shape = mouth_shape(canonical_face()[None])[0]
     assert keeper.wants(shape)
-    keeper.keep(7, shape, EMPTY, np.zeros((478, 3), np.float32))
+    keeper.keep(shape, kept_frame(7))
     assert not keeper.wants(shape)
-    assert keeper.frames == [7]
+    assert [frame.number for frame in keeper.frames] == [7]
+
+
+def test_of_large_faces_fewer_are_kept() -> None:
+    # Each frame's pixels take 1,200 bytes.
+    keeper = ReferenceKeeper(40, 5000)
+    for number, gap in enumerate(np.linspace(0, 0.4, 30)):
+        shape = mouth_shape(canonical_face(gap)[None])[0]
+        if keeper.wants(shape):
+            keeper.keep(shape, kept_frame(number))
+        assert sum(frame.pixels.nbytes for frame in keeper.frames) <= 5000
+    assert len(keeper.frames) >= 2
+    alone = ReferenceKeeper(40, 10)
+    alone.keep(shape, kept_frame(0))
+    assert len(alone.frames) == 1
+
+
+def test_each_reference_has_its_own_pixels_back() -> None:
+    boxes = [(3, 5, 23, 25), (0, 0, 7, 9), (100, 40, 101, 60)]
+    frames = [kept_frame(number, box) for number, box in enumerate(boxes)]
+    _, shot = toy_shot((0.0, 0.1, 0.2))
+    shot = replace(shot, **reference_arrays(frames, 8))
+    for number, (frame, box) in enumerate(zip(frames, boxes, strict=True)):
+        found = patch(shot, number)
+        np.testing.assert_array_equal(found.pixels, frame.pixels)
+        # The corner of the box is where the whole frame's transform puts it.
+        np.testing.assert_allclose(found.transform[:, 2], frame.transform @ [*box[:2], 1], rtol=1e-6)
+
+
+def test_no_references_are_empty_arrays() -> None:
+    arrays = reference_arrays([], 8)
+    assert arrays["reference_crops"].shape == (0, 8, 8, 3)
+    assert arrays["reference_landmarks"].shape == (0, 478, 3)
+    assert arrays["reference_pixels"].shape == (0, 3)
+    assert arrays["reference_boxes"].shape == (0, 4)
 
 
 def test_the_nearest_mouth_is_shown() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dreamhead.checkpoint import Checkpoint
 from dreamhead.models.landmark_denoiser import LandmarkDenoiser
 from dreamhead.models.latent_denoiser import LatentDenoiser
-from dreamhead.pipelines.example import Example
+from dreamhead.pipelines.example import Example, Moved
 from dreamhead.records import SpeechTrack
 from tests import tiny
 
@@ -75,7 +75,16 @@ def examples(generator: np.random.Generator, size: int, count: int) -> list[Exam
         return generator.random((size, size), np.float32)
 
     return [
-        Example(picture(), picture(), picture(), 3 * share() - 1.5, (share() > 0.5).astype(np.float32), share())
+        Example(
+            warped=picture(),
+            target_image=picture(),
+            reference_image=picture(),
+            stretch=3 * share() - 1.5,
+            mask=(share() > 0.5).astype(np.float32),
+            mouth=share(),
+            nearest=Moved(picture(), np.zeros((size, size, 2), np.float32)),
+            unseen=np.zeros((size, size), np.float32),
+        )
         for _ in range(count)
     ]
 

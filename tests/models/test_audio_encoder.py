@@ -13,7 +13,15 @@ from dreamhead import pretrained
 from dreamhead.config import WeightsSettings
 from dreamhead.errors import ConfigError, WeightsUnavailableError
 from dreamhead.models import audio_encoder
-from dreamhead.models.audio_encoder import LogMelEncoder, SpeechEncoder, TorchaudioEncoder, WhisperEncoder
+from dreamhead.models.audio_encoder import (
+    LogMelEncoder,
+    SpeechEncoder,
+    TorchaudioEncoder,
+    WhisperEncoder,
+    WhisperLayerEncoder,
+    WhisperLogMel,
+)
+from dreamhead.models.whisper_layer import WhisperLayers, read_tensors
 
 RATE = audio_encoder.SAMPLE_RATE
 
@@ -42,16 +50,27 @@ def tiny_network() -> torchaudio.models.Wav2Vec2Model:
 
 
 @pytest.fixture(scope="module")
-def whisper(tmp_path_factory: pytest.TempPathFactory) -> WhisperEncoder:
+def whisper_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DREAMHEAD_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return WhisperEncoder(pretrained.whisper_base(), threads=2)
+        return pretrained.whisper_base()
 
 
-@pytest.fixture(params=["whisper", "wav2vec2_base", "log_mel"])
+@pytest.fixture(scope="module")
+def whisper(whisper_path: Path) -> WhisperEncoder:
+    return WhisperEncoder(whisper_path, threads=2)
+
+
+@pytest.fixture(scope="module")
+def whisper_layer4(whisper_path: Path) -> WhisperLayerEncoder:
+    return WhisperLayerEncoder(whisper_path)
+
+
+@pytest.fixture(params=["whisper_layer4", "whisper", "wav2vec2_base", "log_mel"])
 def encoder(request: pytest.FixtureRequest) -> SpeechEncoder:
-    if request.param == "whisper":
-        return request.getfixturevalue("whisper")
+    if request.param.startswith("whisper"):
+        found: SpeechEncoder = request.getfixturevalue(request.param)
+        return found
     return LogMelEncoder() if request.param == "log_mel" else TorchaudioEncoder(tiny_network(), "wav2vec2_base", 2)
 
 
@@ -85,6 +104,31 @@ def test_a_click_lies_where_it_was_heard(encoder: SpeechEncoder) -> None:
     assert centre == pytest.approx(50, abs=3)
 
 
+def test_the_last_of_whispers_layers_is_what_ctranslate2_computes(whisper_path: Path, whisper: WhisperEncoder) -> None:
+    samples = noise(3 * RATE)
+    last = WhisperLayers(whisper_path / "model.bin", 6)(WhisperLogMel()(samples))
+    np.testing.assert_allclose(last[:150], whisper(samples), atol=5e-3)
+
+
+def test_a_middle_layer_of_whisper_is_another_feature(
+    whisper_path: Path, whisper: WhisperEncoder, whisper_layer4: WhisperLayerEncoder
+) -> None:
+    samples = noise(8000)
+    fourth = whisper_layer4(samples)
+    assert np.abs(fourth - whisper(samples)).max() > 1
+    assert np.abs(fourth - WhisperLayerEncoder(whisper_path, layers=3)(samples)).max() > 0.1
+    with pytest.raises(ConfigError, match="layers must be 1 to 6, got 7"):
+        WhisperLayerEncoder(whisper_path, layers=7)
+
+
+def test_a_file_that_is_no_model_of_ctranslate2_is_refused(whisper_path: Path, tmp_path: Path) -> None:
+    whole = (whisper_path / "model.bin").read_bytes()
+    for content in (b"", b"PK\x03\x04" + whole[4:1000], whole[: len(whole) // 2]):
+        (tmp_path / "model.bin").write_bytes(content)
+        with pytest.raises(WeightsUnavailableError, match=r"model\.bin: not a model of CTranslate2"):
+            read_tensors(tmp_path / "model.bin", "encoder/")
+
+
 def test_log_mel_is_loud_where_the_tone_is() -> None:
     tone = np.sin(2 * np.pi * 1000 * np.arange(RATE) / RATE).astype(np.float32)
     features = LogMelEncoder()(tone)
@@ -111,10 +155,11 @@ def test_an_earlier_layer_is_another_feature() -> None:
 
 def test_build_knows_its_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert audio_encoder.build("log_mel", WeightsSettings(), 1).feature_size == 80
-    with pytest.raises(ConfigError, match="'mfcc' is unknown; allowed: whisper, wav2vec2_base, hubert_base, wavlm_b"):
+    with pytest.raises(ConfigError, match="'mfcc' is unknown; allowed: whisper_layer4, whisper, wav2vec2_base, "):
         audio_encoder.build("mfcc", WeightsSettings(), 1)
-    with pytest.raises(WeightsUnavailableError, match=r"weights\.whisper"):
-        audio_encoder.build("whisper", WeightsSettings(whisper=str(tmp_path)), 1)
+    for name in ("whisper", "whisper_layer4"):
+        with pytest.raises(WeightsUnavailableError, match=r"weights\.whisper"):
+            audio_encoder.build(name, WeightsSettings(whisper=str(tmp_path)), 1)
 
 
 @pytest.mark.parametrize("name", audio_encoder.BUNDLES)

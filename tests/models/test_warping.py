@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from dreamhead.faces.mesh_index import VERTICES, triangle_index, vertices
-from dreamhead.faces.warp import displacement, mesh, warp
-from dreamhead.models.warping import barycentric, blurred, pixel_grid, sample, sources, stretch
+from dreamhead.faces.mesh_index import VERTICES, mesh, triangle_index, vertices
+from dreamhead.faces.warp import displacement, warp
+from dreamhead.models.warping import blurred, pixel_grid, sample, sources, stretch
 from tests.toy_faces import canonical_face, posed, texture, turn
 
 SIZE = 96
@@ -23,8 +23,11 @@ def test_the_same_pixels_come_from_the_same_places(shift: float) -> None:
     corners = torch.from_numpy(np.stack([vertices(start), vertices(end)]))[..., :2]
     index = torch.from_numpy(triangle_index(vertices(end), SIZE)).flatten()[None].long()
     points = pixel_grid(SIZE, SIZE, torch.device("cpu")).flatten(0, 1)[None]
-    chosen, weights = barycentric(corners[1:], torch.from_numpy(mesh()), index, points)
-    found = sources(corners[None, :1], chosen, weights, points)[0, 0].view(SIZE, SIZE, 2).numpy()
+    found = (
+        sources(corners[1:], corners[None, :1], torch.from_numpy(mesh()), index, points)[0, 0]
+        .view(SIZE, SIZE, 2)
+        .numpy()
+    )
     inside = np.zeros((SIZE, SIZE), bool)
     inside[40:90, 30:66] = True
     # Along the edges of triangles the one or the other may be drawn.
@@ -45,7 +48,7 @@ def test_outside_the_mesh_nothing_moves() -> None:
     assert corners.shape == (2, VERTICES, 2)
     index = torch.full((1, 4), -1)
     points = torch.tensor([[[0.0, 0.0], [3.0, 1.0], [90.0, 2.0], [5.0, 95.0]]])
-    found = sources(corners[None, :1], *barycentric(corners[1:], torch.from_numpy(mesh()), index, points), points)
+    found = sources(corners[1:], corners[None, :1], torch.from_numpy(mesh()), index, points)
     assert torch.equal(found[0, 0], points[0])
     assert not stretch(corners[1:], corners[None, :1], torch.from_numpy(mesh()), index).any()
 

@@ -11,12 +11,13 @@ from dreamhead.pipelines.example import (
     Example,
     Reference,
     Told,
+    darkened,
     make_example,
     merge,
     mouth_region,
-    open_mouth,
     painted_rows,
     tell,
+    unseen_mouth,
     with_skin,
 )
 from dreamhead.pipelines.landmarks_to_frames import hide
@@ -116,14 +117,18 @@ def test_references_share_what_is_coarse_and_the_first_keeps_its_details() -> No
     assert np.std(merged[..., 0]) > 0.85 * details.std()
 
 
+def opened_onto(face: Picture, references: list[Reference], target: NDArray[np.float32]) -> Picture:
+    return darkened(face, unseen_mouth(references, target, len(face)), target)
+
+
 def test_a_mouth_that_was_never_open_opens_onto_dark() -> None:
     landmarks = toy_shot((0.0, 0.3), 128)[1].reference_landmarks
     face = np.full((128, 128, 3), (200, 150, 120), np.uint8)
     shut, wide = (Reference(face, points) for points in landmarks)
-    opened = open_mouth(face, [shut], landmarks[1])
+    opened = opened_onto(face, [shut], landmarks[1])
     middle = landmarks[1][[13, 14], :2].mean(axis=0).astype(int)
     assert (opened[middle[1], middle[0]] < 80).all()
     chin = landmarks[1][152, :2].astype(int)
     np.testing.assert_array_equal(opened[chin[1], chin[0]], face[0, 0])
-    np.testing.assert_array_equal(open_mouth(face, [shut, wide], landmarks[1]), face)
-    np.testing.assert_array_equal(open_mouth(face, [shut], landmarks[0]), face)
+    np.testing.assert_array_equal(opened_onto(face, [shut, wide], landmarks[1]), face)
+    np.testing.assert_array_equal(opened_onto(face, [shut], landmarks[0]), face)

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dreamhead.config import AnalysisSettings, DubSettings, OutputSettings, ReviewSettings
+from dreamhead.faces.reference import KeptFrame, reference_arrays
 from dreamhead.media.audio import write_wav
 from dreamhead.records import Job, Route, ShotAnalysis, SpeechTrack
 from dreamhead.stages import analyse, dub, landmarks, opening, render
@@ -60,6 +61,14 @@ def shot(start: int, stop: int, routes: dict[int, Route]) -> ShotAnalysis:
     frames = stop - start
     dubbed = [routes.get(index, Route.DUB) for index in range(start, stop)]
     face = any(route is Route.DUB for route in dubbed)
+    reference = KeptFrame(
+        number=start,
+        crop=np.zeros((32, 32, 3), np.uint8),
+        landmarks=np.zeros((478, 3), np.float32),
+        transform=np.eye(2, 3),
+        box=(0, 0, 1, 1),
+        pixels=np.zeros((1, 1, 3), np.uint8),
+    )
     return ShotAnalysis(
         start=start,
         stop=stop,
@@ -68,9 +77,7 @@ def shot(start: int, stop: int, routes: dict[int, Route]) -> ShotAnalysis:
         neutral=np.full((478, 3), 0.5 if face else np.nan, dtype=np.float32),
         articulation=math.nan,
         crops=np.zeros((frames, 2, 3), dtype=np.float32),
-        reference_frames=np.array([start], dtype=np.int64),
-        reference_crops=np.zeros((1, 32, 32, 3), dtype=np.uint8),
-        reference_landmarks=np.zeros((1, 478, 3), dtype=np.float32),
+        **reference_arrays([reference], 32),
     )
 
 

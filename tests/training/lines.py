@@ -146,6 +146,11 @@ def fit(
     return train(task, settings, clips, RunFolder(str(folder)), crew or Crew(), watcher or Watcher(), fit=fit_first)
 
 
+def train_on(task: LineTask, clips: Clips, folder: Path) -> nn.Module | None:
+    """Train in this process on some clips."""
+    return train(task, SETTINGS, clips, RunFolder(str(folder)), Crew(), Watcher(), fit=True)
+
+
 def log_lines(folder: Path) -> list[dict[str, Any]]:
     """The log of a run."""
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]

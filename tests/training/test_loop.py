@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -277,3 +278,21 @@ def test_neither_ray_nor_pyav_nor_mediapipe_is_needed() -> None:
         "import dreamhead.training.stage, dreamhead.training.assembly\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_a_figure_that_nobody_knows_is_left_out(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = LineTask.validate
+
+    def without_one(task: LineTask, clips: Any) -> Any:
+        found = judged(task, clips)
+        return replace(found, figures={**found.figures, "unknown": float("nan")})
+
+    monkeypatch.setattr(LineTask, "validate", without_one)
+    assert fit(LineTask(), data, tmp_path) is not None
+    best = RunFolder(str(tmp_path)).best()
+    assert best is not None
+    assert best.figures
+    assert "unknown" not in best.figures
+    lines = [line["validation"] for line in log_lines(tmp_path) if "validation" in line]
+    assert lines
+    assert all("unknown" not in line for line in lines)

@@ -164,12 +164,13 @@ def test_the_first_stage_learns(toy_clips: list[Clip]) -> None:
     learn(task, clips, rate=1e-2)
     assert sum(losses(task, batch).values()) < 0.8 * sum(before.values())
     found = task.validate(clips)
-    assert set(found.figures) >= {"correlation", "shuffled", "lag", "jitter_ratio", "articulation_ratio"}
+    expected = {"correlation", "concordance", "shuffled", "lag", "jitter_ratio", "articulation_ratio"}
+    assert found.figures.keys() >= expected | {"closure", "false_closure"}
     assert -1 <= found.figures["correlation"] <= 1
     (picture,) = found.pictures.values()
     assert picture.dtype == np.uint8
     assert picture.std() > 1
-    assert task.validate(clips).figures == found.figures
+    assert task.validate(clips).figures == pytest.approx(found.figures, rel=0, abs=0, nan_ok=True)
 
 
 def test_windows_that_are_not_changed_are_the_clips(toy_clips: list[Clip]) -> None:
@@ -222,7 +223,7 @@ def test_the_second_stage_learns(toy_clips: list[Clip]) -> None:
     torch.testing.assert_close(batch["warped"][outside], to_pixels(batch["target"])[outside])
     frozen = {name: part.clone() for name, part in task._autoencoder.state_dict().items()}
     before = losses(task, batch)
-    learn(task, toy_clips, steps=120, rate=1e-3)
+    learn(task, toy_clips, steps=200, rate=1e-3)
     after = losses(task, batch)
     assert set(after) == {"latent", "pixel", "trust"}
     assert after["latent"] < 0.5 * before["latent"]

@@ -8,6 +8,7 @@ import pytest
 
 from dreamhead.config import PreparationSettings
 from dreamhead.faces import geometry
+from dreamhead.faces.reference import reference_arrays
 from dreamhead.media.video import probe
 from dreamhead.records import Route, ShotAnalysis
 from dreamhead.stages.preparation.tracks import _cut, analysis_settings, find_candidates
@@ -45,9 +46,7 @@ def shot(start: int, routes: list[Route]) -> ShotAnalysis:
         neutral=np.full((478, 3), 1.0 if D in routes else np.nan, np.float32),
         articulation=0.3,
         crops=np.zeros((count, 2, 3), np.float32),
-        reference_frames=np.zeros(0, np.int64),
-        reference_crops=np.zeros((0, 64, 64, 3), np.uint8),
-        reference_landmarks=np.zeros((0, 478, 3), np.float32),
+        **reference_arrays([], 64),
     )
 
 
