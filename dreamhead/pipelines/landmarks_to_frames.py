@@ -27,7 +27,7 @@ from dreamhead.faces.compositing import Layer, composite
 from dreamhead.faces.crop import apply_transform, extract, pose_mask
 from dreamhead.faces.mesh_index import triangle_index, vertices
 from dreamhead.faces.reference import choose_references, patch
-from dreamhead.faces.warp import STRETCH_LIMIT, Displacement, displacement, warp
+from dreamhead.faces.warp import STRETCH_LIMIT, displacement, warp
 from dreamhead.models.latent_denoiser import FACTOR, LatentDenoiser
 from dreamhead.models.reference_mixer import ReferenceMixer
 from dreamhead.pipelines.example import DETAIL_SIGMA, Example, Reference, make_example, painted_rows, tell, with_skin
@@ -160,33 +160,46 @@ class LandmarksToFrames:
         crop = extract(frame, place.stored, self._size)
         mask = pose_mask(shot.neutral, place.pose, place.transform, self._size, self._settings.feather)
         index = triangle_index(vertices(place.target), self._size)
-        face = self._face(crop, place, shot, mask, numbers)
-        own = None
-        if self._settings.skin == "frame":
-            own = displacement(place.landmarks, place.target, self._size, index).source
-            if self._mixer is not None:
-                return _Made(place, mask, face, [_layer(frame, place.stored, own, np.ones_like(mask))], shot)
+        face = self._face(crop, place, shot, mask, numbers, index) if self._mixer is not None else None
+        own = displacement(place.landmarks, place.target, self._size, index) if self._settings.skin == "frame" else None
+        if face is not None and own is not None:
+            return _Made(place, mask, [_layer(frame, place.stored, own.source, np.ones_like(mask))], shot, face)
         chosen = numbers[: self._settings.references]
         references = [Reference(shot.reference_crops[number], shot.reference_landmarks[number]) for number in chosen]
         example = make_example(crop, references, place.target, mask, index)
         layers, moved = [], example.nearest.picture.astype(np.float32)
         seen = 1 - example.unseen
         if own is not None:
-            skin = warp(crop, Displacement(own, mask))
+            skin = warp(crop, own)
             example, seen = with_skin(example, skin), seen * example.mouth
             around = 1 - example.mouth
-            layers.append(_layer(frame, place.stored, own, around))
+            layers.append(_layer(frame, place.stored, own.source, around))
             moved = seen[..., None] * moved + around[..., None] * skin
         else:
             moved = seen[..., None] * moved
         layers.append(_layer(*patch(shot, int(chosen[0])), example.nearest.source, seen))
-        return _Made(place, mask, face, layers, shot, example, example.warped - moved)
+        return _Made(place, mask, layers, shot, face, example, example.warped - moved)
 
     def _face(
-        self, crop: Picture, place: Place, shot: ShotAnalysis, mask: NDArray[np.float32], numbers: NDArray[np.int64]
+        self,
+        crop: Picture,
+        place: Place,
+        shot: ShotAnalysis,
+        mask: NDArray[np.float32],
+        numbers: NDArray[np.int64],
+        index: NDArray[np.int16],
     ) -> Face:
-        resting = apply_transform(place.transform, place.pose.to_pixels(shot.neutral[None])[0])
-        return Face(crop, place.landmarks, place.target, resting, mask, place.canonical, place.own_canonical, numbers)
+        return Face(
+            crop=crop,
+            landmarks=place.landmarks,
+            target=place.target,
+            resting=apply_transform(place.transform, place.pose.to_pixels(shot.neutral[None])[0]),
+            mask=mask,
+            canonical=place.canonical,
+            own_canonical=place.own_canonical,
+            references=numbers,
+            index=index,
+        )
 
     def _mixer_of(self, shot: ShotAnalysis) -> ShotMixer | None:
         if self._mixer is None:
@@ -198,8 +211,9 @@ class LandmarksToFrames:
         if not made:
             return []
         if mixer is not None:
-            mouths = mixer([its.face for its in made], self._settings.skin == "frame")
-            return [self._with_mouth(its, mouth) for its, mouth in zip(made, mouths, strict=True)]
+            faces = [its.face for its in made if its.face is not None]
+            mouths = mixer(faces, self._settings.skin == "frame")
+            return [self._with_mouth(its, face, mouth) for its, face, mouth in zip(made, faces, mouths, strict=True)]
         examples = [its.example for its in made if its.example is not None]
         painted = self.paint(examples, seed)
         return [
@@ -207,7 +221,7 @@ class LandmarksToFrames:
             for its, example, picture in zip(made, examples, painted, strict=True)
         ]
 
-    def _with_mouth(self, made: "_Made", mouth: Mouth) -> "_Painted":
+    def _with_mouth(self, made: "_Made", face: Face, mouth: Mouth) -> "_Painted":
         """What surrounds the mouth's window, and in it what is mixed."""
         fade = np.zeros_like(made.mask)
         fade[mouth.window] = _fade_to_edge(len(mouth.change), self._size)
@@ -217,7 +231,7 @@ class LandmarksToFrames:
         inside = fade[mouth.window]
         change[mouth.window] += inside[..., None] * mouth.change
         corner = mouth.window[1].start, mouth.window[0].start
-        for number, source, share in zip(made.face.references.tolist(), mouth.sources, mouth.shares, strict=False):
+        for number, source, share in zip(face.references.tolist(), mouth.sources, mouth.shares, strict=False):
             layers.append(Layer(*patch(made.shot, number), corner, source, share * inside))
         if self._settings.skin == "frame":
             layers[0].share[mouth.window] += mouth.shares[-1] * inside
@@ -252,10 +266,11 @@ class _Made:
     place: Place
     mask: NDArray[np.float32]
     """(S, S) opacity."""
-    face: Face
     layers: list[Layer]
     """What is seen where nothing is painted; the frame's own skin first, if it is among them."""
     shot: ShotAnalysis
+    face: Face | None = None
+    """What the mixer is told."""
     example: Example | None = None
     """What the painting network is told."""
     change: NDArray[np.float32] | None = None

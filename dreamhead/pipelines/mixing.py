@@ -53,6 +53,8 @@ class Face:
     """(478, 3) the frame's own face in the canonical pose."""
     references: NDArray[np.int64]
     """(K,) of the shot's references, nearest mouth first."""
+    index: NDArray[np.int16]
+    """(S, S) the target's `triangle_index`."""
 
 
 class Mouth(NamedTuple):
@@ -110,7 +112,7 @@ class ShotMixer:
             mixture = self._model(made.moved, made.guides)
         corners = store.corners[len(rows) :].tolist()
         windows = [(slice(y, y + self._window), slice(x, x + self._window)) for x, y in corners]
-        mixture = mixture._replace(fine=_without_traces(mixture.fine))
+        mixture = _without_traces(mixture, made.moved.pictures)
         parts = (made.sources, enlarged(mixture.fine), _change(mixture, made))
         arrays = (part.float().cpu().numpy() for part in parts)
         return [Mouth(*each) for each in zip(windows, *arrays, strict=True)]
@@ -169,10 +171,16 @@ class _Known(NamedTuple):
         return self.fine, self.coarse
 
 
-def _without_traces(shares: Tensor) -> Tensor:
-    """(B, K, h, h) shares that sum to one, less those that nobody would see: each costs as much as any other."""
-    kept = shares * (shares >= TRACE)
-    return kept / kept.sum(dim=1, keepdim=True)
+def _without_traces(mixture: Mixture, pictures: Tensor) -> Mixture:
+    """The mixture without shares of details that nobody would see: each costs as much to sample as any other.
+
+    Args:
+        pictures: (B, K, 3, h, h) the coarse bands, whose mixture stays as it is.
+    """
+    kept = mixture.fine * (mixture.fine >= TRACE)
+    kept = kept / kept.sum(dim=1, keepdim=True)
+    slow = mixture.slow + ((mixture.fine - kept)[:, :, None] * pictures).sum(dim=1)
+    return mixture._replace(fine=kept, slow=slow)
 
 
 def _change(mixture: Mixture, made: Examples) -> Tensor:
@@ -191,7 +199,7 @@ def _measured_source(face: Face, window: int) -> Measured:
 
 
 def _measured_target(face: Face, window: int) -> Measured:
-    return measure_frame(face.crop, face.target, face.resting, face.mask, window)
+    return measure_frame(face.crop, face.target, face.resting, face.mask, window, face.index)
 
 
 def _window_of(row: Measured, window: int) -> NDArray[np.generic]:

@@ -71,6 +71,7 @@ def measure_frame(
     resting: NDArray[np.float32],
     mask: NDArray[np.float32],
     window: int,
+    index: NDArray[np.int16] | None = None,
 ) -> Measured:
     """What is known of one frame.
 
@@ -80,11 +81,13 @@ def measure_frame(
         resting: (478, 3) the speaker's resting face in this frame's pose, pixels of the crop.
         mask: (S, S) opacity of the dubbed region.
         window: W.
+        index: (S, S) the landmarks' `triangle_index`, if it is known.
     """
     size = len(picture)
     source = measure_source(picture, landmarks, resting, window)
     cut = _cut(source, window)
-    index = triangle_index(vertices(landmarks), size)
+    if index is None:
+        index = triangle_index(vertices(landmarks), size)
     ring = ((mask > 0) & (mask < EDGE)).astype(np.float32) * 255
     small = (size // COARSE, size // COARSE)
     middle = slice(COARSE // 2, None, COARSE)

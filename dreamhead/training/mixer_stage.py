@@ -115,7 +115,7 @@ class MixerTask:
         count = int(generator.integers(1, self._settings.references)) if few else self._settings.references
         present = np.arange(len(chosen)) < count
         present[-1] = generator.random() < change.own_share
-        made = bool(generator.random() < change.made_share)
+        made = bool(present[-1] and generator.random() < change.made_share)
         noise = generator.random((len(chosen), 1, 1)) * change.landmark_noise * clip.crop_size / 2.8
         same = {
             "present": present,

@@ -175,7 +175,7 @@ class MixerLoss(Section):
     """The same of the references alone, before anything is added."""
     added: float = Field(default=0.05, ge=0)
     """Of the size of what is added."""
-    detail: float = Field(default=1.0, ge=0)
+    detail: float = Field(default=8.0, ge=0)
     """Of the difference of how much fine detail there is, pixels in -1..1."""
     motion: float = Field(default=0.5, ge=0)
     """Of the mean absolute error of the change from one frame to the next."""

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from dreamhead.faces import geometry
 from dreamhead.faces.crop import apply_transform, extract, pose_mask
+from dreamhead.faces.mesh_index import triangle_index, vertices
+from dreamhead.models.reference_mixer import Mixture, shown
 from dreamhead.pipelines.example import Reference
 from dreamhead.pipelines.mixing import TRACE, Face, ShotMixer, _without_traces
 from dreamhead.records import ShotAnalysis
@@ -38,7 +40,8 @@ def face(frames: list[NDArray[np.uint8]], shot: ShotAnalysis, number: int, like:
     resting = apply_transform(transform, pose.to_pixels(shot.neutral[None])[0])
     mask = pose_mask(shot.neutral, pose, transform, SIZE, 0.06)
     crop = extract(frames[number], transform, SIZE)
-    return Face(crop, here, there, resting, mask, wanted, own, np.array(references))
+    index = triangle_index(vertices(there), SIZE)
+    return Face(crop, here, there, resting, mask, wanted, own, np.array(references), index)
 
 
 def test_each_reference_is_encoded_once(
@@ -81,9 +84,14 @@ def test_shares_sum_to_one_and_the_frame_itself_can_be_left_out(
 
 
 def test_shares_that_nobody_sees_go_to_the_others() -> None:
-    shares = torch.tensor([0.9, 0.06, 0.04]).view(1, 3, 1, 1)
-    found = _without_traces(shares)
     assert TRACE == 0.05
-    torch.testing.assert_close(found.flatten(), torch.tensor([0.9375, 0.0625, 0.0]))
-    even = torch.full((1, 6, 2, 2), 1 / 6)
-    torch.testing.assert_close(_without_traces(even), even)
+    fine, coarse = torch.tensor([0.9, 0.06, 0.04]), torch.tensor([0.2, 0.3, 0.5])
+    tones = torch.tensor([-0.8, 0.1, 0.9])
+    pictures = tones.view(1, 3, 1, 1, 1).expand(1, 3, 3, 2, 2)
+    shares = [part.view(1, 3, 1, 1).expand(1, 3, 2, 2) for part in (coarse, fine)]
+    slow = ((shares[0] - shares[1])[:, :, None] * pictures).sum(dim=1)
+    found = _without_traces(Mixture(shares[0], shares[1], slow, torch.zeros(1, 3, 4, 4)), pictures)
+    torch.testing.assert_close(found.fine[0, :, 0, 0], torch.tensor([0.9375, 0.0625, 0.0]))
+    # Flat pictures have no details: what is seen of them is what it was, their mean by the coarse shares.
+    pixels = tones.view(1, 3, 1, 1, 1).expand(1, 3, 3, 4, 4)
+    torch.testing.assert_close(shown(found, pixels), torch.full((1, 3, 4, 4), float((coarse * tones).sum())))
